@@ -1,0 +1,82 @@
+"""Checks of a config before anything is built or written."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+from mmengine.runner.checkpoint import _load_checkpoint
+from mmrazor.registry import MODELS
+
+from ..models.builder import nearest
+
+# what Runner.from_cfg reads, and what else OpenMMLab's own configs have at the top level
+KNOWN_KEYS = {
+    'auto_scale_lr', 'cfg', 'custom_hooks', 'custom_imports', 'data_preprocessor', 'default_hooks',
+    'default_scope', 'env_cfg', 'experiment_name', 'launcher', 'load_from', 'log_level',
+    'log_processor', 'model', 'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler',
+    'randomness', 'resume', 'runner_type', 'test_cfg', 'test_dataloader', 'test_evaluator',
+    'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader', 'val_evaluator', 'vis_backends',
+    'visualizer', 'work_dir',
+}  # fmt: skip
+
+
+def check_config(cfg: Config) -> None:
+    """Raise a ``KeyError`` for a top-level key that looks like a misspelt one.
+
+    mmengine accepts ``param_schedulers`` in silence, and trains without a schedule. Helper
+    variables of a config's own are left alone.
+    """
+    for key in set(cfg.keys()) - KNOWN_KEYS:
+        hint = nearest(key, KNOWN_KEYS, cutoff=0.85)
+        if hint:
+            raise KeyError(
+                f'unknown top-level key {key!r} in the config{hint}. '
+                'If it is a variable of your own, give it a name less like them.'
+            )
+
+
+def check_data(cfg: Config, *dataloaders: str) -> None:
+    """Raise a ``FileNotFoundError`` if a data set's folder is not there.
+
+    Data sets that mmpretrain downloads itself are left to it.
+    """
+    for dataloader in dataloaders:
+        for dataset in _datasets(cfg.get(dataloader)):
+            prefix = dataset.get('data_prefix') or ''
+            folder = Path(dataset.get('data_root') or '') / (prefix if isinstance(prefix, str) else '')
+            downloads = 'CIFAR' in str(dataset.get('type')) and dataset.get('download', True)
+            if folder != Path() and not folder.exists() and not downloads:
+                raise FileNotFoundError(
+                    f'{dataloader}: data folder not found: {folder} (looked from {Path.cwd()}). '
+                    f'Put the data there, or set {dataloader}.dataset.data_root'
+                )
+
+
+def _datasets(dataloader: dict | None) -> Iterator[dict]:
+    """The data sets of a data loader's config, inside any wrappers."""
+    dataset = (dataloader or {}).get('dataset')
+    for each in dataset if isinstance(dataset, (list, tuple)) else [dataset]:
+        if isinstance(each, dict):
+            yield from _datasets(each) if 'dataset' in each else [each]
+
+
+def check_checkpoint(cfg: Config) -> None:
+    """Raise if the checkpoint a run starts from is missing or of another architecture.
+
+    Raises:
+        FileNotFoundError: ``load_from`` is not there.
+        ValueError: Names the keys that are missing, unexpected or of another shape.
+    """
+    path = cfg.get('load_from')
+    if cfg.get('resume') and not path:
+        path = find_latest_checkpoint(cfg.work_dir)
+    if not path:
+        return
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(f'checkpoint not found: {path}')
+    weights = _load_checkpoint(path, map_location='cpu')
+    with torch.random.fork_rng():  # the run itself starts from the seed, not from here
+        model = MODELS.build(cfg.model)
+    model.load_state_dict(weights.get('state_dict', weights))

@@ -1,0 +1,29 @@
+"""Turns a user's mistake into one clear line; leaves everything else as it is."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# where mistakes in a config come to light: here, and where mmengine reads and builds it
+OWN = ('mfef_mmrazor', 'mmengine.registry', 'mmengine.config')
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Exit with status 2 and the message alone, for the errors that a user's input causes.
+
+    Those are the ``ValueError``, ``TypeError``, ``KeyError`` and ``OSError`` that this package or
+    mmengine's config reading and building raise themselves. Any other exception keeps its
+    traceback: it is a bug, or something of the machine's.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        frame = error.__traceback__
+        while frame.tb_next:
+            frame = frame.tb_next
+        if not frame.tb_frame.f_globals.get('__name__', '').startswith(OWN):
+            raise
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f'error: {message}', file=sys.stderr)
+        raise SystemExit(2) from None

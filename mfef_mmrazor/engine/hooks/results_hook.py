@@ -1,0 +1,103 @@
+"""Keeps the accuracies of every epoch, and writes the results at the end."""
+
+import time
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmrazor.registry import HOOKS
+from rich.console import Console
+from rich.table import Table
+
+from ..results import (
+    accuracies,
+    draw_curves,
+    git_revision,
+    package_versions,
+    peak_memory_mb,
+    summarize,
+    write_json,
+)
+
+
+@HOOKS.register_module()
+class ResultsHook(Hook):
+    """Writes ``results.json`` and ``curves.png`` to the work dir, and prints a table.
+
+    ``results.json`` has, for every predictor, the accuracy at the last and at the best epoch, the
+    whole history, the seed, versions, git revision, training seconds, images a second and peak
+    memory. The history is kept in the checkpoints, so that a resumed run has all of it.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.history: list[dict] = []
+        self.seconds = 0.0
+        self.images = 0
+
+    def before_train_epoch(self, runner) -> None:
+        """Start the clock; validation is not counted."""
+        self._started = time.perf_counter()
+
+    def after_train_epoch(self, runner) -> None:
+        """Stop the clock."""
+        self.seconds += time.perf_counter() - self._started
+        self.images += len(runner.train_dataloader.dataset)
+
+    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+        """Add this epoch's accuracies to the history."""
+        found = accuracies(metrics or {})
+        if found:
+            earlier = [entry for entry in self.history if entry['epoch'] != runner.epoch]
+            self.history = [*earlier, dict(epoch=runner.epoch, **found)]
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Put the history into the checkpoint."""
+        checkpoint['results'] = dict(
+            history=self.history, seconds=self.seconds, images=self.images
+        )
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Take the history back when a run is resumed."""
+        if runner._resume and 'results' in checkpoint:
+            vars(self).update(checkpoint['results'])
+
+    def after_train(self, runner) -> None:
+        """Write the files and print the table."""
+        if runner.val_loop and (not self.history or self.history[-1]['epoch'] != runner.epoch):
+            runner.val_loop.run()  # the run was resumed after its last training epoch
+        if not self.history or not is_main_process():
+            return
+        work_dir = Path(runner.work_dir)
+        write_json(work_dir / 'results.json', self.results(runner))
+        draw_curves(work_dir / 'curves.png', self.history, runner.experiment_name)
+        console = Console(soft_wrap=True)
+        console.print(self.table())
+        console.print(f'{work_dir / "results.json"}\n{work_dir / "curves.png"}', highlight=False)
+
+    def results(self, runner) -> dict:
+        """The content of ``results.json``."""
+        return dict(
+            predictors=summarize(self.history),
+            config=runner.cfg.filename,
+            epochs=runner.epoch,
+            seed=runner.seed,
+            train_seconds=round(self.seconds, 1),
+            images_per_second=round(self.images / self.seconds, 1) if self.seconds else None,
+            peak_memory_mb=round(peak_memory_mb()),
+            versions=package_versions(),
+            git_revision=git_revision(),
+            history=self.history,
+        )
+
+    def table(self) -> Table:
+        """Predictors and accuracies, as printed."""
+        table = Table(title='top-1 accuracy (%)')
+        for column in ('predictor', 'last epoch', 'best epoch'):
+            table.add_column(column, justify='left' if column == 'predictor' else 'right')
+        for name, result in summarize(self.history).items():
+            last, best = result['last'], result['best']
+            best_cell = f'{best["accuracy"]:.2f} (epoch {best["epoch"]})'
+            table.add_row(name, f'{last["accuracy"]:.2f}', best_cell)
+        return table

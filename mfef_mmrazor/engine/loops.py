@@ -1,0 +1,87 @@
+"""Validation and test loops that score every predictor in one pass over the data."""
+
+import copy
+
+import torch
+from mmengine.evaluator import Evaluator
+from mmengine.model import is_model_wrapper
+from mmengine.runner import TestLoop, ValLoop, autocast
+from mmrazor.registry import LOOPS
+
+from ..models.algorithms.online_distill import Predictions
+
+
+class PredictorsEvaluator:
+    """One copy of an evaluator for every predictor; all are fed in the same pass.
+
+    Metrics are named ``student0.accuracy/top1``, ``ensemble.accuracy/top1`` and so on; those of
+    student0 stand under their plain names as well, first, so that ``save_best='auto'`` finds them.
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.template = evaluator
+        self.evaluators: dict[str, Evaluator] = {}
+
+    def process(self, predictions: Predictions, data_batch: dict) -> None:
+        """Take in one batch of predictions of every predictor."""
+        for name, samples in predictions.items():
+            if name not in self.evaluators:
+                self.evaluators[name] = copy.deepcopy(self.template)
+            self.evaluators[name].process(data_samples=samples, data_batch=data_batch)
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Metrics of all predictors over the ``size`` images of the data set."""
+        metrics = {name: each.evaluate(size) for name, each in self.evaluators.items()}
+        named = {f'{name}.{key}': v for name, own in metrics.items() for key, v in own.items()}
+        return {**metrics['student0'], **named}
+
+
+class _PredictorsLoop:
+    """What the two loops share: the step that asks the model for all predictors at once."""
+
+    stage: str
+
+    def __init__(self, runner, dataloader, evaluator, fp16: bool = False) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)
+        self.evaluator = PredictorsEvaluator(self.evaluator)
+
+    @torch.no_grad()
+    def run_iter(self, idx: int, data_batch: dict) -> None:
+        """Score one batch."""
+        hook_args = dict(batch_idx=idx, data_batch=data_batch)
+        self.runner.call_hook(f'before_{self.stage}_iter', **hook_args)
+        model = self.runner.model
+        model = model.module if is_model_wrapper(model) else model
+        with autocast(enabled=self.fp16):
+            predictions = model.predict_all(**model.data_preprocessor(data_batch, False))
+        self.evaluator.process(predictions, data_batch)
+        outputs = predictions['student0']
+        self.runner.call_hook(f'after_{self.stage}_iter', outputs=outputs, **hook_args)
+
+
+@LOOPS.register_module()
+class OnlineDistillValLoop(_PredictorsLoop, ValLoop):
+    """mmengine's validation loop, for all predictors of an :class:`OnlineDistill` at once.
+
+    Args:
+        runner: The runner.
+        dataloader: Data loader or its config.
+        evaluator: Evaluator or its config; every predictor gets a copy.
+        fp16: Predict in the autocast precision of the device (bf16 on the CPU).
+    """
+
+    stage = 'val'
+
+
+@LOOPS.register_module()
+class OnlineDistillTestLoop(_PredictorsLoop, TestLoop):
+    """mmengine's test loop, for all predictors of an :class:`OnlineDistill` at once.
+
+    Args:
+        runner: The runner.
+        dataloader: Data loader or its config.
+        evaluator: Evaluator or its config; every predictor gets a copy.
+        fp16: Predict in the autocast precision of the device (bf16 on the CPU).
+    """
+
+    stage = 'test'

@@ -1,0 +1,27 @@
+"""Mixed precision where mmengine's own wrapper refuses to work."""
+
+from contextlib import contextmanager
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.runner import autocast
+from mmrazor.registry import OPTIM_WRAPPERS
+from torch import nn
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """Trains under bf16 autocast, on any device, the CPU included.
+
+    bfloat16 has the range of float32, so that no loss scaling is needed. ``tools/train.py --amp``
+    chooses it on the CPU, and mmengine's ``AmpOptimWrapper`` elsewhere.
+
+    Args:
+        **kwargs: As in :class:`mmengine.optim.OptimWrapper`.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module):
+        """Run the forward pass under autocast."""
+        with super().optim_context(model), autocast(dtype=torch.bfloat16):
+            yield

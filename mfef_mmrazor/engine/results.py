@@ -1,0 +1,110 @@
+"""What a run leaves behind: accuracies of every predictor, by epoch, and how they came about."""
+
+import json
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from mmengine.device import get_max_cuda_memory
+
+PACKAGES = (
+    'mfef_mmrazor', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain',
+    'mmrazor', 'numpy',
+)  # fmt: skip
+METRIC = 'accuracy/top1'
+
+History = list[dict]
+"""One entry a validation: ``{'epoch': 3, 'student0': 61.2, 'student1': ...}``, in percent."""
+
+
+def accuracies(metrics: dict[str, float]) -> dict[str, float]:
+    """Accuracy by predictor, from the metrics of :class:`OnlineDistillValLoop`.
+
+    A model that is trained alone has one predictor; it is called ``model``.
+    """
+    named = {
+        key.removesuffix(f'.{METRIC}'): float(value)
+        for key, value in metrics.items()
+        if key.endswith(f'.{METRIC}')
+    }
+    return named or ({'model': float(metrics[METRIC])} if METRIC in metrics else {})
+
+
+def summarize(history: History) -> dict[str, dict]:
+    """Last and best epoch of every predictor."""
+    predictors = [name for name in history[-1] if name != 'epoch']
+    summary = {}
+    for name in predictors:
+        best = max((entry for entry in history if name in entry), key=lambda entry: entry[name])
+        summary[name] = dict(
+            last=dict(epoch=history[-1]['epoch'], accuracy=history[-1][name]),
+            best=dict(epoch=best['epoch'], accuracy=best[name]),
+        )
+    return summary
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what the numbers depend on, as far as it is installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_revision() -> str | None:
+    """Commit of this package's source, with ``-dirty`` where it was changed; None outside git."""
+    folder = Path(__file__).parent
+
+    def git(*args: str) -> subprocess.CompletedProcess:
+        return subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True)
+
+    try:
+        # a virtual environment may lie inside somebody else's repository
+        if git('ls-files', '--error-unmatch', Path(__file__).name).returncode:
+            return None
+        return git('describe', '--always', '--dirty', '--abbrev=12', '--exclude=*').stdout.strip()
+    except OSError:
+        return None
+
+
+def peak_memory_mb() -> float:
+    """The most memory used so far, in MB: of the GPU where there is one, else of the process."""
+    if torch.cuda.is_available():
+        return float(get_max_cuda_memory())
+    import resource  # Unix only, and so is this figure
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write, then rename, so that no half-written file is ever seen."""
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(content, indent=2) + '\n')
+    partial.replace(path)
+
+
+def draw_curves(path: Path, history: History, title: str) -> None:
+    """Accuracy of every predictor over the epochs, as a picture."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    axes = figure.subplots()
+    for name in summarize(history):
+        entries = [entry for entry in history if name in entry]
+        together = not name.startswith(('student', 'model'))
+        axes.plot(
+            [entry['epoch'] for entry in entries],
+            [entry[name] for entry in entries],
+            linestyle='--' if together else '-',
+            marker='o',
+            markersize=3,
+            label=f'{name}: {entries[-1][name]:.2f} %',
+        )
+    axes.set(title=title, xlabel='epoch', ylabel='top-1 accuracy (%)')
+    axes.grid(alpha=0.3)
+    axes.legend(title='last epoch')
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,3 @@
+from .online_distill import OnlineDistill
+
+__all__ = ['OnlineDistill']

@@ -1,0 +1,238 @@
+"""The algorithm: N students, one batch for all, one optimizer step."""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel, ModuleList
+from mmengine.structures import BaseDataElement
+from mmpretrain.structures import DataSample
+from mmrazor.models.algorithms.base import BaseAlgorithm
+from mmrazor.models.utils import add_prefix
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from ...functional import ensemble_logits
+from ..builder import build
+from ..distillers.online_distiller import OnlineDistiller, Records
+
+Predictions = dict[str, list[BaseDataElement]]
+
+
+@MODELS.register_module()
+class OnlineDistill(BaseAlgorithm):
+    """Trains N students together; a distiller says what they teach each other.
+
+    One step: the data preprocessor, then every student once in loss mode under its recorders, then
+    the distiller, which turns the records into named losses. The result is
+    ``{'student0.loss', 'student1.loss', ..., 'distill.loss_...'}``.
+
+    The first student is held as ``architecture``, so that mmrazor's own test script and hooks
+    (such as ``StopDistillHook``) work as they are, and is what ``mode='predict'`` answers for.
+    A student given as a config is initialised when it is built, before the next one and before the
+    distiller. So at one seed the students start from the same weights whatever the method, and
+    ``student0`` from the very weights it would have if trained alone.
+
+    Args:
+        students: Configs or built models, at least two; they may be different networks, with the
+            same number of classes.
+        distiller: Config or built :class:`OnlineDistiller`.
+        data_preprocessor: As in mmengine; by default that of the first student.
+        init_cfg: Initialization config.
+
+    Raises:
+        ValueError: There are fewer than two students, or their numbers of classes differ, or the
+            distiller was made for another number of students.
+        TypeError: A student is no ``BaseModel``, or the distiller no ``OnlineDistiller``.
+        KeyError: A recorder's source is not in its student.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import OnlineDistill
+        >>> student = dict(
+        ...     type='mmpretrain.ImageClassifier',
+        ...     backbone=dict(type='CifarResNet', depth=8),
+        ...     neck=dict(type='GlobalAveragePooling'),
+        ...     head=dict(type='LinearClsHead', num_classes=10, in_channels=64))
+        >>> model = OnlineDistill(
+        ...     students=[student, student],
+        ...     distiller=dict(type='MFEFDistiller', in_channels=64, num_classes=10))
+        >>> list(model.predict_all(torch.rand(2, 3, 32, 32)))
+        ['student0', 'student1', 'ensemble', 'fused']
+    """
+
+    def __init__(
+        self,
+        students: Sequence[dict | BaseModel],
+        distiller: dict | OnlineDistiller,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        if not isinstance(students, Sequence) or len(students) < 2:
+            found = len(students) if isinstance(students, Sequence) else type(students).__name__
+            raise ValueError(
+                f'students: found {found}, expected a list of at least 2; a single network is '
+                'trained with mmpretrain itself, or learns from a trained teacher with '
+                "mmrazor's SingleTeacherDistill"
+            )
+        first, *peers = [self._build_student(i, student) for i, student in enumerate(students)]
+        # mmrazor's own way of clearing `inplace` does nothing on torch >= 2.5: done below
+        super().__init__(first, data_preprocessor, init_cfg, module_inplace=True)
+        self.peers = ModuleList(peers)
+        self._check_classes()
+        self._keep_recorded_features_intact()
+
+        if isinstance(distiller, dict):
+            distiller = build(distiller, num_students=len(students))
+        if not isinstance(distiller, OnlineDistiller):
+            raise TypeError(
+                f'distiller: found {type(distiller).__name__}, expected one of the registered '
+                'online distillers, such as dict(type="MFEFDistiller", ...)'
+            )
+        if distiller.num_students != len(students):
+            raise ValueError(
+                f'the distiller was made for {distiller.num_students} students, '
+                f'but there are {len(students)}'
+            )
+        distiller.check_recorders(self.students)
+        self.distiller = distiller
+        self.distillation_stopped = False  # set by mmrazor's StopDistillHook
+
+    @property
+    def students(self) -> list[BaseModel]:
+        """All students, in order."""
+        return [self.architecture, *self.peers]
+
+    def loss(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None
+    ) -> dict[str, Tensor]:
+        """Every student's own losses and the distiller's, for one batch (B, 3, H, W)."""
+        student_losses, records = self._run_students(inputs, data_samples, mode='loss')
+        losses = {}
+        for i, own in enumerate(student_losses):
+            losses.update(add_prefix(own, f'student{i}'))
+        distill = self.distiller.compute_distill_losses(records, targets(data_samples))
+        if self.distillation_stopped:
+            # every parameter stays in the graph, as DDP wants it
+            distill = {name: 0 * value for name, value in distill.items()}
+        losses.update(add_prefix(distill, 'distill'))
+        return losses
+
+    @torch.no_grad()
+    def predict_all(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None
+    ) -> Predictions:
+        """Predictions of every student, their ensemble and the fused classifier, in one pass.
+
+        Args:
+            inputs: Preprocessed images (B, 3, H, W).
+            data_samples: Their annotations; copied, not changed.
+
+        Returns:
+            ``student0``, ``student1``, ..., ``ensemble`` (the mean of the students' logits) and,
+            where the method has one, ``fused``: a list of B data samples each.
+        """
+        _, records = self._run_students(inputs, data_samples, mode='tensor')
+        logits = {f'student{i}': z for i, z in enumerate(records['logits'])}
+        logits['ensemble'] = ensemble_logits(records['logits'])
+        fused = self.distiller.fused_logits(records)
+        if fused is not None:
+            logits['fused'] = fused
+        return {name: pack_predictions(z, data_samples) for name, z in logits.items()}
+
+    def _run_students(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None, mode: str
+    ) -> tuple[list, Records]:
+        self.distiller.prepare_recorders(self.students)
+        outputs = []
+        for student, recorders in zip(self.students, self.distiller.recorders, strict=True):
+            with recorders:
+                outputs.append(student(inputs, data_samples, mode=mode))
+        return outputs, self.distiller.collect_records()
+
+    @staticmethod
+    def _build_student(index: int, student: dict | BaseModel) -> BaseModel:
+        if isinstance(student, dict):
+            student = build(student)
+            if isinstance(student, BaseModel):
+                _initialise(student)
+        if not isinstance(student, BaseModel):
+            raise TypeError(
+                f'student{index}: found {type(student).__name__}, expected an mmengine BaseModel '
+                'such as mmpretrain.ImageClassifier'
+            )
+        return student
+
+    def _check_classes(self) -> None:
+        classes = [
+            getattr(getattr(student, 'head', None), 'num_classes', None)
+            for student in self.students
+        ]
+        if len(set(classes) - {None}) > 1:
+            found = ', '.join(f'student{i}: {n}' for i, n in enumerate(classes))
+            raise ValueError(
+                f'students have different numbers of classes ({found}); they can teach each other '
+                'only over the same ones'
+            )
+
+    def _keep_recorded_features_intact(self) -> None:
+        """In-place activations would overwrite what the recorders hold."""
+        for module in self.modules():
+            if hasattr(module, 'inplace'):
+                module.inplace = False
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        """Refuse weights of another architecture, which mmengine would skip in silence."""
+        found = {k: v.shape for k, v in state_dict.items() if k.startswith(prefix)}
+        expected = {k: v.shape for k, v in self.state_dict(prefix=prefix).items()}
+        wrong = {
+            'missing': sorted(set(expected) - set(found)),
+            'unexpected': sorted(set(found) - set(expected)),
+            'of another shape': [
+                f'{k} {tuple(found[k])} instead of {tuple(expected[k])}'
+                for k in sorted(set(found) & set(expected))
+                if found[k] != expected[k]
+            ],
+        }
+        if any(wrong.values()):
+            raise ValueError(
+                'the checkpoint is of another architecture than the config; '
+                + '; '.join(f'{what}: {_shorten(keys)}' for what, keys in wrong.items() if keys)
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def targets(data_samples: Sequence[BaseDataElement]) -> Tensor:
+    """Class indices (B,) of a batch, or scores (B, K) where mixup or the like has made them."""
+    if 'gt_score' in data_samples[0]:
+        return torch.stack([sample.gt_score for sample in data_samples])
+    return torch.cat([sample.gt_label for sample in data_samples])
+
+
+def pack_predictions(
+    logits: Tensor, data_samples: Sequence[BaseDataElement] | None
+) -> list[BaseDataElement]:
+    """Copies of the data samples with predicted scores and label, from logits (B, K)."""
+    scores = logits.softmax(dim=1)
+    samples = [DataSample() for _ in scores] if data_samples is None else data_samples
+    return [
+        sample.new().set_pred_score(score).set_pred_label(score.argmax())
+        for sample, score in zip(samples, scores, strict=True)
+    ]
+
+
+def _initialise(student: BaseModel) -> None:
+    """Initialise, without the line a weight that mmengine prints where there is no log file."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        student.init_weights()
+    finally:
+        logger.setLevel(level)
+
+
+def _shorten(keys: Sequence[str], most: int = 8) -> str:
+    shown = ', '.join(keys[:most])
+    return f'{shown} and {len(keys) - most} more' if len(keys) > most else shown

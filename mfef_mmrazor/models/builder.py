@@ -1,0 +1,64 @@
+"""Builds registered modules from configs, with errors that name the way out."""
+
+import inspect
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from mmrazor.registry import MODELS
+from torch import nn
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """The names most like ``name``, as the end of an error message; empty where none is."""
+    matches = get_close_matches(name, list(known), n=3, cutoff=cutoff)
+    return f'; nearest: {", ".join(matches)}' if matches else ''
+
+
+def build(cfg: dict, **defaults) -> nn.Module:
+    """Build a module in the registry scope of its own ``type`` prefix.
+
+    Without that, the parts of an ``mmpretrain.ImageClassifier`` would be looked for in the scope of
+    whoever builds it.
+
+    Args:
+        cfg: The module's config.
+        **defaults: Arguments (and the type) used where ``cfg`` does not set them.
+
+    Raises:
+        TypeError: ``cfg`` is not a dict, or has an argument that the type does not take.
+        KeyError: There is no type, or none of that name is registered.
+
+    Example:
+        >>> build(dict(scales=2), type='MultiScaleConnector', in_channels=8).width
+        4
+    """
+    if not isinstance(cfg, dict):
+        raise TypeError(f'expected a config dict, got {type(cfg).__name__}: {cfg!r}')
+    cfg = {**defaults, **cfg}
+    if 'type' not in cfg:
+        raise KeyError(f"a module's config needs a 'type', got only {sorted(cfg)}")
+    if isinstance(cfg['type'], str):
+        scope, _, name = cfg['type'].rpartition('.')
+        scope = cfg.setdefault('_scope_', scope or 'mmrazor')
+        with MODELS.switch_scope_and_registry(scope) as registry:
+            factory = registry.get(name)
+            if factory is None:
+                raise KeyError(
+                    f'{name} is not registered in {scope}{nearest(name, registry.module_dict)}'
+                )
+    else:
+        factory = cfg['type']
+    check_arguments(factory, cfg)
+    return MODELS.build(cfg)
+
+
+def check_arguments(factory: type, cfg: dict) -> None:
+    """Raise a ``TypeError`` that names the first argument ``factory`` does not take."""
+    parameters = inspect.signature(factory).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in set(cfg) - {'type', '_scope_'} - set(parameters):
+        raise TypeError(
+            f'{factory.__name__} has no argument {name!r}{nearest(name, parameters)}. '
+            f'It takes: {", ".join(parameters)}'
+        )

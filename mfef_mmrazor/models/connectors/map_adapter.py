@@ -1,0 +1,36 @@
+"""Brings maps of different networks to one shape."""
+
+from mmcv.cnn import ConvModule
+from mmrazor.models.architectures.connectors.base_connector import BaseConnector
+from mmrazor.registry import MODELS
+from torch import Tensor
+
+
+@MODELS.register_module()
+class MapAdapter(BaseConnector):
+    r"""A 1x1 convolution, batch norm and ReLU from one number of channels to another.
+
+    Heights and widths are brought together where the maps meet, by average pooling to the smallest
+    (:func:`mfef_mmrazor.functional.resize`), so only channels are this module's business.
+
+    Args:
+        in_channels: Channels of the map that comes in.
+        out_channels: Channels of the map that goes out.
+        init_cfg: Initialization config.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import MapAdapter
+        >>> MapAdapter(512, 64)(torch.rand(2, 512, 4, 4)).shape
+        torch.Size([2, 64, 4, 4])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.conv = ConvModule(
+            in_channels, out_channels, 1, norm_cfg=dict(type='BN'), inplace=False
+        )
+
+    def forward_train(self, feature: Tensor) -> Tensor:
+        """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""
+        return self.conv(feature)

@@ -1,0 +1,151 @@
+"""The base of all online distillation methods: from the students' records to named losses."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from mmengine.logging import MessageHub, print_log
+from mmengine.registry import DefaultScope
+from mmrazor.models.distillers.base_distiller import BaseDistiller
+from mmrazor.models.task_modules import RecorderManager
+from torch import Tensor, nn
+
+from ...functional import sigmoid_ramp_up
+from ..builder import nearest
+
+Records = dict[str, list[Tensor]]
+"""What the recorders caught in one step: name -> one tensor a student."""
+
+DEFAULT_RECORDERS = dict(
+    logits=dict(type='ModuleOutputs', source='head'),
+    feature=dict(type='ModuleOutputs', source='backbone'),
+)
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """At least float32: losses are not taken in the half precision of autocast."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+class OnlineDistiller(BaseDistiller):
+    """Base class: a method overrides :meth:`compute_distill_losses` and reads like its paper.
+
+    Every student runs once a step under its own copy of the recorders. A recorded tuple (such as
+    mmpretrain's backbones give, a map a stage) stands for its last item. By default
+    ``records['logits']`` are the classifiers' logits and ``records['feature']`` the last feature
+    maps, before pooling.
+
+    Args:
+        num_students: m, how many students there are; :class:`OnlineDistill` fills it in.
+        recorders: mmrazor recorder configs by name, beside or instead of the default ones; one dict
+            for all students, or a list with one for each.
+        ramp_up_epochs: R, the epochs over which :meth:`ramp_up` rises to 1; 0 for none.
+        init_cfg: Initialization config.
+
+    Raises:
+        ValueError: ``ramp_up_epochs`` is negative, or the list of recorders is of another length
+            than ``num_students``.
+    """
+
+    def __init__(
+        self,
+        num_students: int = 2,
+        recorders: dict | Sequence[dict] | None = None,
+        ramp_up_epochs: float = 0,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        sigmoid_ramp_up(0, ramp_up_epochs)  # raises if it is negative
+        self.num_students = num_students
+        self.ramp_up_epochs = ramp_up_epochs
+        if not isinstance(recorders, Sequence):
+            recorders = [recorders or {}] * num_students
+        if len(recorders) != num_students:
+            raise ValueError(
+                f'{len(recorders)} sets of recorders for {num_students} students: '
+                'give one dict for all of them, or one for each'
+            )
+        self.recorder_cfgs = [{**DEFAULT_RECORDERS, **cfg} for cfg in recorders]
+        self.recorders: list[RecorderManager] = []
+        self._recorded_modules: list[nn.Module] = []
+
+    @abstractmethod
+    def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
+        """The method: what the students teach each other.
+
+        Args:
+            records: Name -> one tensor a student, with gradients.
+            labels: Class indices (B,), or scores (B, K) after mixup and the like.
+
+        Returns:
+            Scalars by name. A name that contains ``loss`` is added to what is minimised.
+        """
+
+    def fused_logits(self, records: Records) -> Tensor | None:
+        """Logits (B, K) of the method's own classifier over all students, if it has one."""
+        return None
+
+    def ramp_up(self) -> float:
+        """Weight of the distillation in the runner's current epoch, see ``sigmoid_ramp_up``.
+
+        The epoch is mmengine's own record of it, so it is right after a resume.
+        """
+        epoch = MessageHub.get_current_instance().get_info('epoch', 0)
+        return sigmoid_ramp_up(epoch, self.ramp_up_epochs)
+
+    def check_recorders(self, students: Sequence[nn.Module]) -> None:
+        """Raise a ``KeyError`` for the first recorder whose source is not in its student."""
+        for i, (student, cfgs) in enumerate(zip(students, self.recorder_cfgs, strict=True)):
+            modules = dict(student.named_modules())
+            for name, cfg in cfgs.items():
+                if cfg['type'].startswith('Module') and cfg['source'] not in modules:
+                    raise KeyError(
+                        f'recorder {name!r}: student{i} has no module {cfg["source"]!r}'
+                        + nearest(cfg['source'], modules)
+                    )
+
+    def prepare_recorders(self, students: Sequence[nn.Module]) -> None:
+        """Hook the recorders into the students, again if a hooked module has been replaced.
+
+        (As the conversion to SyncBN does after construction.)
+        """
+        modules = [
+            student.get_submodule(cfg['source'])
+            for student, cfgs in zip(students, self.recorder_cfgs, strict=True)
+            for cfg in cfgs.values()
+            if cfg['type'].startswith('Module')
+        ]
+        if self.recorders and all(
+            old is new for old, new in zip(self._recorded_modules, modules, strict=True)
+        ):
+            return
+        self._recorded_modules = modules
+        with DefaultScope.overwrite_default_scope('mmrazor'):
+            self.recorders = [RecorderManager(cfgs) for cfgs in self.recorder_cfgs]
+        for student, recorders in zip(students, self.recorders, strict=True):
+            recorders.initialize(student)
+
+    def collect_records(self) -> Records:
+        """Take what the recorders hold, and empty them: they would keep the step's graph alive.
+
+        Raises:
+            ValueError: A source did not run.
+        """
+        records: Records = {}
+        for i, manager in enumerate(self.recorders):
+            for name, recorder in manager.recorders.items():
+                if not recorder.data_buffer:
+                    raise ValueError(
+                        f'recorder {name!r} caught nothing: {recorder.source!r} of student{i} '
+                        'did not run in this forward pass'
+                    )
+                record = recorder.get_record_data()
+                if isinstance(record, (tuple, list)):
+                    record = record[-1]
+                records.setdefault(name, []).append(full_precision(record))
+                recorder.reset_data_buffer()
+        return records
+
+    def log(self, message: str) -> None:
+        """Write to the run's log."""
+        print_log(f'{type(self).__name__}: {message}', logger='current')

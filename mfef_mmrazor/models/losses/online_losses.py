@@ -1,0 +1,105 @@
+"""Losses among students that mmrazor lacks; the maths is in :mod:`mfef_mmrazor.functional`."""
+
+from collections.abc import Sequence
+
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from ...functional import attention_map_loss, ensemble_logits, kd_loss, mutual_kd_loss
+
+
+@MODELS.register_module()
+class EnsembleKLDivergence(nn.Module):
+    r"""The mean of N students' logits teaches one set of logits.
+
+    .. math:: \lambda \, \mathrm{KD}_\tau\big(\mathrm{sg}\,\bar z \to z\big),
+        \quad \bar z = \frac1m \sum_i z_i
+
+    The first half of the mutual distillation of FFL (https://arxiv.org/abs/1904.09058).
+
+    Args:
+        tau: Temperature.
+        loss_weight: :math:`\lambda`.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import EnsembleKLDivergence
+        >>> z = torch.randn(4, 10)
+        >>> EnsembleKLDivergence(tau=3.0)(z, [z - 1.0, z + 1.0]).item() < 1e-6
+        True
+    """
+
+    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.tau = tau
+        self.loss_weight = loss_weight
+
+    def forward(self, preds_S: Tensor, preds_T: Sequence[Tensor]) -> Tensor:  # noqa: N803
+        """Loss of the logits ``preds_S`` (B, K) against the mean of the list ``preds_T``."""
+        teacher = ensemble_logits(preds_T).detach()
+        return self.loss_weight * kd_loss(preds_S, teacher, self.tau)
+
+
+@MODELS.register_module()
+class MutualKLDivergence(nn.Module):
+    r"""Every student learns from every other one, as in Deep Mutual Learning.
+
+    .. math:: \frac{\lambda}{m-1} \sum_i \sum_{j \ne i} \mathrm{KD}_\tau(\mathrm{sg}\,z_j \to z_i)
+
+    Peers are constants for the one that learns (https://arxiv.org/abs/1706.00384).
+
+    Args:
+        tau: Temperature.
+        loss_weight: :math:`\lambda`.
+
+    Raises:
+        ValueError: In ``forward``, with fewer than two students.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import MutualKLDivergence
+        >>> z = torch.randn(4, 10)
+        >>> MutualKLDivergence()([z, z, z]).item()
+        0.0
+    """
+
+    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.tau = tau
+        self.loss_weight = loss_weight
+
+    def forward(self, preds: Sequence[Tensor]) -> Tensor:
+        """Loss over all ordered pairs of the list ``preds`` of (B, K) logits."""
+        return self.loss_weight * mutual_kd_loss(preds, self.tau)
+
+
+@MODELS.register_module()
+class AttentionMapLoss(nn.Module):
+    r"""A feature map imitates where another one is active.
+
+    .. math:: \lambda \, \frac{1}{BHW} \sum \big(A(F^s) - \mathrm{sg}\,A(F^t)\big)^2
+
+    :math:`A` is the channel mean of squares, L2-normalised a sample, so channels may differ; maps
+    of different sizes are compared at the smaller one. mmrazor's ``ATLoss`` differs in that it
+    neither detaches the teacher nor brings the sizes together. Used as in FFSD
+    (https://arxiv.org/abs/2103.14473).
+
+    Args:
+        loss_weight: :math:`\lambda`. The mean over H*W of two unit vectors is small, so useful
+            weights are far above 1.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import AttentionMapLoss
+        >>> loss = AttentionMapLoss()(torch.rand(2, 64, 8, 8), torch.rand(2, 16, 4, 4))
+        >>> loss.shape
+        torch.Size([])
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
+        """Loss of the map ``s_feature`` (B, C, H, W) against ``t_feature`` (B, C', H', W')."""
+        return self.loss_weight * attention_map_loss(s_feature, t_feature.detach())
