@@ -82,7 +82,7 @@ def mutual_kd_loss(logits: Sequence[Tensor], tau: float = 1.0) -> Tensor:
         for j, peer in enumerate(logits)
         if i != j
     ]
-    return sum(pairs) / (len(logits) - 1)
+    return torch.stack(pairs).sum() / (len(logits) - 1)
 
 
 def attention_map(feature: Tensor) -> Tensor:

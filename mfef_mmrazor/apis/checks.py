@@ -44,22 +44,22 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
     """
     for dataloader in dataloaders:
         for dataset in _datasets(cfg.get(dataloader)):
-            prefix = dataset.get('data_prefix') or ''
-            folder = Path(dataset.get('data_root') or '') / (prefix if isinstance(prefix, str) else '')
+            root, prefix = dataset.get('data_root', ''), dataset.get('data_prefix', '')
+            folder = Path(root) / prefix if isinstance(prefix, str) else Path(root)
             downloads = 'CIFAR' in str(dataset.get('type')) and dataset.get('download', True)
-            if folder != Path() and not folder.exists() and not downloads:
+            if not (folder == Path() or folder.exists() or downloads):
                 raise FileNotFoundError(
                     f'{dataloader}: data folder not found: {folder} (looked from {Path.cwd()}). '
                     f'Put the data there, or set {dataloader}.dataset.data_root'
                 )
 
 
-def _datasets(dataloader: dict | None) -> Iterator[dict]:
+def _datasets(dataset_cfg: dict | None) -> Iterator[dict]:
     """The data sets of a data loader's config, inside any wrappers."""
-    dataset = (dataloader or {}).get('dataset')
-    for each in dataset if isinstance(dataset, (list, tuple)) else [dataset]:
+    inner = (dataset_cfg or {}).get('dataset', (dataset_cfg or {}).get('datasets'))
+    for each in inner if isinstance(inner, (list, tuple)) else [inner]:
         if isinstance(each, dict):
-            yield from _datasets(each) if 'dataset' in each else [each]
+            yield from _datasets(each) if {'dataset', 'datasets'} & set(each) else [each]
 
 
 def check_checkpoint(cfg: Config) -> None:

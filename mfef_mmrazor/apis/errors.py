@@ -1,6 +1,7 @@
 """Turns a user's mistake into one clear line; leaves everything else as it is."""
 
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,10 +20,8 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError, OSError) as error:
-        frame = error.__traceback__
-        while frame.tb_next:
-            frame = frame.tb_next
-        if not frame.tb_frame.f_globals.get('__name__', '').startswith(OWN):
+        *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
+        if not raised_in.f_globals.get('__name__', '').startswith(OWN):
             raise
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f'error: {message}', file=sys.stderr)

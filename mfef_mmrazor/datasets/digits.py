@@ -44,7 +44,7 @@ class Digits(BaseDataset):
     def load_data_list(self) -> list[dict]:
         """Images and labels of the split, in the file's order."""
         digits = load_digits()
-        images = np.uint8(digits.images * (255 / 16))
+        images = (digits.images * (255 / 16)).astype(np.uint8)
         rank = np.array([(digits.target[:i] == y).sum() for i, y in enumerate(digits.target)])
         chosen = (rank < self.train_per_class) == (self.split == 'train')
         return [

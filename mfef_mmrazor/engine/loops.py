@@ -1,11 +1,12 @@
 """Validation and test loops that score every predictor in one pass over the data."""
 
 import copy
+from typing import Any
 
 import torch
 from mmengine.evaluator import Evaluator
 from mmengine.model import is_model_wrapper
-from mmengine.runner import TestLoop, ValLoop, autocast
+from mmengine.runner import Runner, TestLoop, ValLoop, autocast
 from mmrazor.registry import LOOPS
 
 from ..models.algorithms.online_distill import Predictions
@@ -40,9 +41,12 @@ class _PredictorsLoop:
     """What the two loops share: the step that asks the model for all predictors at once."""
 
     stage: str
+    runner: Runner
+    evaluator: Any
+    fp16: bool
 
-    def __init__(self, runner, dataloader, evaluator, fp16: bool = False) -> None:
-        super().__init__(runner, dataloader, evaluator, fp16)
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
         self.evaluator = PredictorsEvaluator(self.evaluator)
 
     @torch.no_grad()

@@ -3,9 +3,9 @@
 import inspect
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 from mmrazor.registry import MODELS
-from torch import nn
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
@@ -14,7 +14,7 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     return f'; nearest: {", ".join(matches)}' if matches else ''
 
 
-def build(cfg: dict, **defaults) -> nn.Module:
+def build(cfg: dict, **defaults) -> Any:
     """Build a module in the registry scope of its own ``type`` prefix.
 
     Without that, the parts of an ``mmpretrain.ImageClassifier`` would be looked for in the scope of

@@ -54,14 +54,15 @@ class ResultsHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the history into the checkpoint."""
-        checkpoint['results'] = dict(
-            history=self.history, seconds=self.seconds, images=self.images
-        )
+        checkpoint['results'] = dict(history=self.history, seconds=self.seconds, images=self.images)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Take the history back when a run is resumed."""
         if runner._resume and 'results' in checkpoint:
-            vars(self).update(checkpoint['results'])
+            results = checkpoint['results']
+            self.history = results['history']
+            self.seconds = results['seconds']
+            self.images = results['images']
 
     def after_train(self, runner) -> None:
         """Write the files and print the table."""

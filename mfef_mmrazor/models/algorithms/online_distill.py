@@ -83,20 +83,7 @@ class OnlineDistill(BaseAlgorithm):
         self._check_classes()
         self._keep_recorded_features_intact()
 
-        if isinstance(distiller, dict):
-            distiller = build(distiller, num_students=len(students))
-        if not isinstance(distiller, OnlineDistiller):
-            raise TypeError(
-                f'distiller: found {type(distiller).__name__}, expected one of the registered '
-                'online distillers, such as dict(type="MFEFDistiller", ...)'
-            )
-        if distiller.num_students != len(students):
-            raise ValueError(
-                f'the distiller was made for {distiller.num_students} students, '
-                f'but there are {len(students)}'
-            )
-        distiller.check_recorders(self.students)
-        self.distiller = distiller
+        self.distiller = self._build_distiller(distiller)
         self.distillation_stopped = False  # set by mmrazor's StopDistillHook
 
     @property
@@ -104,9 +91,7 @@ class OnlineDistill(BaseAlgorithm):
         """All students, in order."""
         return [self.architecture, *self.peers]
 
-    def loss(
-        self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Tensor]:
         """Every student's own losses and the distiller's, for one batch (B, 3, H, W)."""
         student_losses, records = self._run_students(inputs, data_samples, mode='loss')
         losses = {}
@@ -163,6 +148,21 @@ class OnlineDistill(BaseAlgorithm):
                 'such as mmpretrain.ImageClassifier'
             )
         return student
+
+    def _build_distiller(self, distiller: dict | OnlineDistiller) -> OnlineDistiller:
+        number = len(self.students)
+        built = build(distiller, num_students=number) if isinstance(distiller, dict) else distiller
+        if not isinstance(built, OnlineDistiller):
+            raise TypeError(
+                f'distiller: found {type(built).__name__}, expected one of the registered '
+                'online distillers, such as dict(type="MFEFDistiller", ...)'
+            )
+        if built.num_students != number:
+            raise ValueError(
+                f'the distiller was made for {built.num_students} students, but there are {number}'
+            )
+        built.check_recorders(self.students)
+        return built
 
     def _check_classes(self) -> None:
         classes = [

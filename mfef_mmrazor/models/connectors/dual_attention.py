@@ -30,7 +30,7 @@ class ChannelGate(BaseModule):
 
 
 class SpatialGate(BaseModule):
-    r"""One weight in (0, 1) a pixel: :math:`\sigma(\mathrm{BN}(\mathrm{conv}([max_c x, mean_c x])))`."""
+    r"""One weight in (0, 1) a pixel: :math:`\sigma(\mathrm{BN}(\mathrm{conv}([\max, mean])))`."""
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()

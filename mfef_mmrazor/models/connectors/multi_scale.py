@@ -64,7 +64,9 @@ class MultiScaleConnector(BaseConnector):
             passed = channels // 2 if group < scales - 1 else 0
             self.splits.append((channels - passed, passed))
             self.convs.append(
-                ConvModule(channels, channels, 3, padding=1, norm_cfg=dict(type='BN'), inplace=False)
+                ConvModule(
+                    channels, channels, 3, padding=1, norm_cfg=dict(type='BN'), inplace=False
+                )
             )
 
     def forward_train(self, feature: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ class MFEFDistiller(OnlineDistiller):
         self.adapters = ModuleList(self._adapter(i, channels) for i in range(num_students))
         self.multi_scale = one_each(multi_scale, 'MultiScaleConnector')
         self.attention = one_each(attention, 'DualAttentionConnector')
-        self.fusion = None
+        self.fusion: nn.Module | None = None
         if fusion is not None:
             known = dict(in_channels=[channels] * num_students, out_channels=channels)
             self.fusion = build(fusion, type='FeatureFusionConnector', **known)

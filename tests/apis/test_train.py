@@ -1,0 +1,203 @@
+"""Real runs of the shipped digits config, shrunken, through the API and through the tools."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mfef_mmrazor.apis import load_config, train, user_errors
+from mfef_mmrazor.apis import test as score
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
+SMALL = {
+    'train_dataloader.dataset.train_per_class': 4,
+    'val_dataloader.dataset.indices': 100,
+    'test_dataloader.dataset.indices': 100,
+    'train_cfg.max_epochs': 2,
+}
+NAMES = ['student0', 'student1', 'ensemble', 'fused']
+
+
+def config(work_dir, seed=0, amp=False, **options):
+    options = {**SMALL, **{key.replace('__', '.'): v for key, v in options.items()}}
+    return load_config(CONFIG, work_dir, options, seed=seed, amp=amp)
+
+
+def results(work_dir):
+    return json.loads((Path(work_dir) / 'results.json').read_text())
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """One finished run of two epochs."""
+    work_dir = tmp_path_factory.mktemp('finished')
+    train(config(work_dir))
+    return work_dir
+
+
+def test_a_run_leaves_results_and_a_picture(finished):
+    found = results(finished)
+    assert list(found['predictors']) == NAMES
+    assert [entry['epoch'] for entry in found['history']] == [1, 2]
+    assert found['predictors']['fused']['last'] == dict(
+        epoch=2, accuracy=found['history'][-1]['fused']
+    )
+    assert found['seed'] == 0 and found['epochs'] == 2 and found['images_per_second'] > 0
+    assert found['versions']['torch'] and found['peak_memory_mb'] > 100
+    assert (finished / 'curves.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_same_seed_same_numbers_other_seed_others(finished, tmp_path):
+    train(config(tmp_path / 'same'))
+    train(config(tmp_path / 'other', seed=1))
+    assert results(tmp_path / 'same')['history'] == results(finished)['history']
+    assert results(tmp_path / 'other')['history'] != results(finished)['history']
+
+
+def test_resume_goes_on_where_it_stopped(finished, tmp_path):
+    still = dict(train_dataloader__dataset__pipeline=[dict(type='Resize', scale=16),
+                                                     dict(type='PackInputs')],
+                 param_scheduler__T_max=3)  # fmt: skip
+    train(config(tmp_path / 'straight', train_cfg__max_epochs=3, **still))
+    train(config(tmp_path / 'resumed', train_cfg__max_epochs=2, **still))
+    train(config(tmp_path / 'resumed', train_cfg__max_epochs=3, **still), resume=True)
+    assert (
+        results(tmp_path / 'resumed')['history'] == results(tmp_path / 'straight')['history']
+    )
+    weights = [
+        torch.load(tmp_path / name / 'epoch_3.pth', weights_only=True)['state_dict']
+        for name in ('straight', 'resumed')
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_resume_of_a_finished_run_writes_the_results_again(finished):
+    before = results(finished)['history']
+    (finished / 'results.json').unlink()
+    train(config(finished), resume=True)
+    assert results(finished)['history'][-1] == before[-1]
+
+
+def test_scores_of_a_checkpoint_are_those_of_its_epoch(finished, tmp_path):
+    metrics = score(config(tmp_path), finished / 'epoch_2.pth')
+    last = results(finished)['history'][-1]
+    assert {name: metrics[f'{name}.accuracy/top1'] for name in NAMES} == pytest.approx(
+        {name: last[name] for name in NAMES}, abs=1e-4
+    )
+
+
+def test_amp_trains_in_bf16_on_the_cpu(finished, tmp_path):
+    runner = train(config(tmp_path, amp=True))
+    assert type(runner.optim_wrapper).__name__ == 'BFloat16OptimWrapper'
+    found, full = results(tmp_path), results(finished)
+    assert found['history'] != full['history']
+    weights = [
+        torch.load(folder / 'epoch_2.pth', weights_only=True)['state_dict']
+        for folder in (tmp_path, finished)
+    ]
+    for key, value in weights[1].items():
+        assert weights[0][key].dtype == value.dtype
+    key = 'architecture.backbone.conv1.weight'
+    assert torch.allclose(weights[0][key], weights[1][key], atol=0.1)
+
+
+def test_tensorboard_through_mmengine(tmp_path):
+    pytest.importorskip('tensorboard')
+    backends = [dict(type='TensorboardVisBackend')]
+    train(config(tmp_path, train_cfg__max_epochs=1, visualizer__vis_backends=backends))
+    assert list(tmp_path.rglob('events.out.tfevents*'))
+
+
+MISTAKES = {
+    'misspelt part': (
+        dict(model__distiller__atention=None),
+        "MFEFDistiller has no argument 'atention'; nearest: attention",
+    ),
+    'misspelt distiller': (
+        dict(model__distiller__type='MFEFDistiler'),
+        'MFEFDistiler is not registered in mmrazor; nearest: MFEFDistiller',
+    ),
+    'misspelt key': (dict(param_schedulers=[]), "unknown top-level key 'param_schedulers'"),
+    'scales': (dict(model__distiller__multi_scale__scales=5), 'scales that fit: [2, 4, 8, 16]'),
+    'recorder': (
+        dict(model__distiller__recorders__feature=dict(type='ModuleOutputs', source='bakbone')),
+        "student0 has no module 'bakbone'; nearest: backbone",
+    ),
+    'checkpoint not there': (dict(load_from='nowhere.pth'), 'checkpoint not found: nowhere.pth'),
+    'data not there': (
+        dict(train_dataloader__dataset=dict(_delete_=True, type='CustomDataset',
+                                            data_root='nowhere', pipeline=[])),
+        'data folder not found: nowhere',
+    ),
+    'map of other channels': (dict(model__distiller__in_channels=32), 'announces a map of'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_a_mistake_is_one_line(mistake, tmp_path, capsys):
+    options, message = MISTAKES[mistake]
+    with pytest.raises(SystemExit) as stopped, user_errors():
+        train(config(tmp_path / 'run', **options))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    line = [line for line in error.splitlines() if line.startswith('error: ')][-1]
+    assert message in line
+    assert not list(tmp_path.rglob('*.pth')) and not list(tmp_path.rglob('results.json'))
+
+
+def test_one_student_only_and_other_classes(tmp_path, capsys):
+    for change, message in (
+        (lambda students: students.pop(), 'students: found 1, expected a list of at least 2'),
+        (lambda students: students[0].head.update(num_classes=7), 'student0: 7, student1: 10'),
+    ):
+        cfg = config(tmp_path / 'run')
+        change(cfg.model.students)
+        with pytest.raises(SystemExit), user_errors():
+            train(cfg)
+        assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_architecture_changes_nothing(finished, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in finished.rglob('*') if path.is_file()}
+    with pytest.raises(SystemExit), user_errors():
+        train(config(finished, model__distiller__attention=None), resume=True)
+    error = capsys.readouterr().err
+    assert 'unexpected: distiller.attention.0.gates.0.mlp.0.bias' in error
+    with pytest.raises(SystemExit), user_errors():
+        score(config(finished, model__distiller__multi_scale__scales=2), finished / 'epoch_2.pth')
+    error = capsys.readouterr().err
+    assert 'missing' not in error and 'unexpected: distiller.multi_scale.0.convs.1' in error
+    assert {p: p.read_bytes() for p in finished.rglob('*') if p.is_file()} == before
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError), user_errors():
+        1 / 0  # noqa: B018
+    with pytest.raises(ValueError), user_errors():
+        int('x')
+
+
+def test_the_tools_from_another_folder(tmp_path):
+    options = [f'{key}={value}' for key, value in SMALL.items()]
+    run = subprocess.run(
+        [sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir', 'run', '--seed', '3',
+         '--cfg-options', *options],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    *_, fused, _, json_path, png_path = run.stdout.splitlines()
+    assert 'fused' in fused
+    assert [json_path, png_path] == [str(tmp_path / 'run' / f) for f in ('results.json', 'curves.png')]
+    assert results(tmp_path / 'run')['seed'] == 3
+
+    checkpoint = 'run/epoch_2.pth'
+    run = subprocess.run(
+        [sys.executable, ROOT / 'tools/test.py', CONFIG, checkpoint + 'x', '--work-dir', 'test'],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 2 and 'Traceback' not in run.stderr
+    assert run.stderr.endswith('error: checkpoint not found: run/epoch_2.pthx\n')

@@ -1,0 +1,77 @@
+import json
+import subprocess
+import sys
+
+from mfef_mmrazor.engine import results
+
+HISTORY = [
+    dict(epoch=1, student0=50.0, fused=60.0),
+    dict(epoch=2, student0=70.0, fused=65.0),
+    dict(epoch=3, student0=68.0, fused=66.0),
+]
+
+
+def test_summary_has_last_and_best_epoch():
+    assert results.summarize(HISTORY) == dict(
+        student0=dict(last=dict(epoch=3, accuracy=68.0), best=dict(epoch=2, accuracy=70.0)),
+        fused=dict(last=dict(epoch=3, accuracy=66.0), best=dict(epoch=3, accuracy=66.0)),
+    )
+
+
+def test_accuracies_by_predictor():
+    metrics = {'accuracy/top1': 1.0, 'student0.accuracy/top1': 1.0, 'fused.accuracy/top1': 2.0}
+    assert results.accuracies({**metrics, 'fused.accuracy/top5': 9.0}) == dict(
+        student0=1.0, fused=2.0
+    )
+    assert results.accuracies({'accuracy/top1': 3.0}) == dict(model=3.0)
+    assert results.accuracies({'data_time': 0.1}) == {}
+
+
+def test_versions_are_those_installed():
+    import torch
+
+    versions = results.package_versions()
+    assert torch.__version__.startswith(versions['torch'].split('+')[0])
+    assert versions['mmrazor'] == '1.0.0' and {'mmcv', 'mmcv-lite'} & set(versions)
+
+
+def test_git_revision_is_none_where_the_file_is_not_tracked(tmp_path, monkeypatch):
+    copy = tmp_path / 'results.py'
+    copy.write_text('')
+    subprocess.run(['git', 'init', '-q'], cwd=tmp_path, check=True)
+    monkeypatch.setattr(results, '__file__', str(copy))
+    assert results.git_revision() is None
+    identity = ['-c', 'user.name=a', '-c', 'user.email=a@b']
+    subprocess.run(['git', 'add', 'results.py'], cwd=tmp_path, check=True)
+    subprocess.run(['git', *identity, 'commit', '-qm', 'x'], cwd=tmp_path, check=True)
+    head = subprocess.run(
+        ['git', 'rev-parse', 'HEAD'], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    assert head.startswith(results.git_revision())
+    copy.write_text('changed')
+    assert results.git_revision().endswith('-dirty')
+
+
+def test_json_is_never_half_written(tmp_path):
+    path = tmp_path / 'results.json'
+    results.write_json(path, dict(a=1))
+    try:
+        results.write_json(path, dict(a=object()))
+    except TypeError:
+        pass
+    assert json.loads(path.read_text()) == dict(a=1)
+
+
+def test_peak_memory_sees_what_was_used():
+    code = (
+        'from mfef_mmrazor.engine.results import peak_memory_mb as peak\n'
+        'before = peak(); block = bytes([1]) * (500 * 2**20); after = peak()\n'
+        'print(after - before)'
+    )
+    grown = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
+    assert 400 < float(grown.stdout.split()[-1]) < 510
+
+
+def test_curves_are_a_picture(tmp_path):
+    results.draw_curves(tmp_path / 'curves.png', HISTORY, 'title')
+    assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
