@@ -1,14 +1,221 @@
-"""Temporary stub."""
+"""Makes mmrazor 1.0.0 run on today's torch, mmengine and setuptools.
+
+The only file that knows which versions are installed. Each function repairs one break, and does
+nothing where that break is not.
+"""
+
+import importlib
+import os
+import pickle
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+INSTALL = 'pip install "mfef_mmrazor[openmmlab]"'
+TABLES = 'mmrazor.structures.quantization'
 
 
 def apply() -> None:
-    import mmengine.utils
+    """Repair what is broken, then import mmrazor. ``import mfef_mmrazor`` calls it.
+
+    Raises:
+        ImportError: A part of OpenMMLab is missing or of a version that mmrazor refuses, or mmrazor
+            was half-imported before; the message says what to do.
+    """
+    import_mmrazor()
+    import_quantization_tables()
+    import_registered_parts()
+    repair_inplace()
+    allow_checkpoints()
+    replace_pkg_resources()
+
+
+def import_mmrazor() -> None:
+    """Import mmrazor's top level, which checks the versions of mmcv and mmengine."""
+    for name in ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmrazor'):
+        if find_spec(name) is None:
+            raise ImportError(
+                f'{name} is not installed. For a fresh environment: {INSTALL}', name=name
+            )
+    try:
+        importlib.import_module('mmrazor')
+    except AssertionError as error:  # mmrazor's own check of versions
+        wrong = 'mmcv' if 'MMCV' in str(error) else 'mmengine'
+        raise ImportError(f'{error} Repair: {_repair(wrong)}', name=wrong) from None
+
+
+def _repair(name: str) -> str:
+    """The command that brings a version that mmrazor accepts."""
+    if name == 'mmengine':
+        return 'pip install "mmengine>=0.10.3,<1"'
+    # mmcv and mmcv-lite (and forks of them) own the same folder
+    owner = (metadata.packages_distributions().get('mmcv') or ['mmcv-lite'])[0]
+    if owner in ('mmcv', 'mmcv-lite'):
+        return f'pip install "{owner}==2.1.0"'
+    return f'pip uninstall {owner} && pip install "mmcv-lite==2.1.0"'
+
+
+def import_quantization_tables() -> None:
+    """Import mmrazor's quantization tables, which need names that torch 2 no longer has.
+
+    On torch < 1.13 mmrazor leaves these tables empty by itself, so during this one import it is
+    told that torch is that old. It must not be told so later: pruning and NAS ask as well.
+    """
+    try:
+        importlib.import_module(TABLES)
+        return
+    except ImportError as error:
+        if 'torch>=1.13' not in str(error):
+            raise
     import mmrazor
     import torch
 
     real = mmrazor.digit_version
-    mmrazor.digit_version = lambda v: real('1.12.1') if v == torch.__version__ else real(v)
+    mmrazor.digit_version = lambda version: real(
+        '1.12.1' if version == torch.__version__ else version
+    )
     try:
-        import mmrazor.structures.quantization  # noqa
+        importlib.import_module(TABLES)
     finally:
         mmrazor.digit_version = real
+        for captured in ('common_operator_config_utils', 'mapping'):
+            importlib.import_module(f'{TABLES}.backend_config.{captured}').digit_version = real
+
+
+def import_registered_parts() -> None:
+    """Import everything that mmrazor registers.
+
+    Raises:
+        ImportError: Parts of it are registered already, by an import that failed half-way.
+    """
+    try:
+        importlib.import_module('mmrazor.models')
+        importlib.import_module('mmrazor.engine')
+    except KeyError as error:
+        if 'already registered' not in str(error):
+            raise
+        raise ImportError(
+            'an import of mmrazor before this one failed half-way and left its registries half '
+            'full. Start a new Python process and import mfef_mmrazor before mmrazor; for a script '
+            'that imports mmrazor itself: python -m mfef_mmrazor.run SCRIPT ARGS...',
+            name='mmrazor',
+        ) from None
+
+
+def repair_inplace() -> None:
+    """Let mmrazor's algorithms switch in-place activations off again.
+
+    Since torch 2.5 a module's ``_modules`` is a plain dict, mmrazor looks for an OrderedDict and
+    finds nothing, and in-place ReLUs overwrite what its recorders hold.
+    """
+    from collections import OrderedDict
+
+    from mmrazor.models.algorithms.base import BaseAlgorithm
+    from torch import nn
+
+    if isinstance(nn.Module()._modules, OrderedDict):
+        return
+
+    def set_module_inplace_false(self, architecture: nn.Module, varstr: str) -> None:
+        for module in architecture.modules():
+            if hasattr(module, 'inplace'):
+                module.inplace = False
+
+    BaseAlgorithm.set_module_inplace_false = set_module_inplace_false
+
+
+def allow_checkpoints() -> None:
+    """Let ``torch.load`` read what mmengine writes, and keep its safe mode for all else.
+
+    Since torch 2.6 it refuses classes it does not know. A checkpoint of mmengine's has log buffers:
+    numpy arrays, and methods that were pickled by name.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+    from mmengine.utils import digit_version
+
+    if digit_version(torch.__version__) < digit_version('2.6'):
+        return
+    # in numpy 1 these are in numpy.core; the name a pickle has depends on the numpy that wrote it
+    multiarray: Any = getattr(np, '_core', None) or np.core
+    functions = {
+        f'numpy.{core}.multiarray.{name}': getattr(multiarray.multiarray, name)
+        for core in ('core', '_core')
+        for name in ('_reconstruct', 'scalar')
+    }
+    dtypes = {type(np.dtype(code)) for code in ('?bhilqBHILQefd')}
+    torch.serialization.add_safe_globals(
+        [
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            *dtypes,
+            *((function, name) for name, function in functions.items()),
+            (history_buffer_method, 'builtins.getattr'),
+        ]
+    )
+
+
+def history_buffer_method(owner: Any, name: str) -> Any:
+    """Stands in for ``getattr`` in checkpoints, and answers for nothing but HistoryBuffer's own."""
+    from mmengine.logging import HistoryBuffer
+
+    if owner is HistoryBuffer and name in ('mean', 'max', 'min', 'current'):
+        return getattr(HistoryBuffer, name)
+    raise pickle.UnpicklingError(f'the checkpoint asks for {name!r} of {owner!r}: refused')
+
+
+def replace_pkg_resources() -> None:
+    """Answer mmengine's questions about installed packages without setuptools' pkg_resources.
+
+    Setuptools 82 dropped it; ``_base_ = ['mmpretrain::...']`` needs the answers.
+    """
+    if find_spec('pkg_resources') is not None:
+        return
+    for name in ('utils', 'utils.package_utils', 'config.config', 'config.utils', 'hub.hub'):
+        module = importlib.import_module(f'mmengine.{name}')
+        for function in (is_installed, get_installed_path):
+            if hasattr(module, function.__name__):
+                setattr(module, function.__name__, function)
+
+
+def is_installed(package: str) -> bool:
+    """Whether there is a distribution or a module of that name."""
+    try:
+        metadata.distribution(package)
+        return True
+    except metadata.PackageNotFoundError:
+        spec = find_spec(package)
+        return spec is not None and spec.origin is not None
+
+
+def get_installed_path(package: str) -> str:
+    """Folder of the module that a distribution (or itself) of that name installs.
+
+    Raises:
+        PackageNotFoundError: There is none.
+    """
+    modules = [
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if package in owners and not module.startswith('_')
+    ]
+    module = package if package in modules or not modules else modules[0]
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise metadata.PackageNotFoundError(package)
+    return str(Path(spec.origin).parent)
+
+
+def init_cpu_processes() -> None:
+    """Join the other processes that torchrun started, on a host without a GPU.
+
+    mmengine's own start asks for a GPU whatever the backend.
+    """
+    import torch
+    from torch import distributed
+
+    if 'RANK' in os.environ and not (torch.cuda.is_available() or distributed.is_initialized()):
+        distributed.init_process_group('gloo')

@@ -9,7 +9,11 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
-custom_hooks = [dict(type='mmrazor.ProgressHook'), dict(type='mmrazor.ResultsHook')]
+custom_hooks = [
+    dict(type='mmrazor.ChannelsLastHook'),
+    dict(type='mmrazor.ProgressHook'),
+    dict(type='mmrazor.ResultsHook'),
+]
 
 val_cfg = dict(type='mmrazor.OnlineDistillValLoop')
 test_cfg = dict(type='mmrazor.OnlineDistillTestLoop')
@@ -23,5 +27,7 @@ vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)
 log_level = 'INFO'
 randomness = dict(seed=0)
+# under torchrun; without device_ids it serves hosts with and without GPUs
+model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
 load_from = None
 resume = False

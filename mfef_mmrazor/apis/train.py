@@ -2,12 +2,15 @@
 
 import copy
 import logging
+import platform
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from .. import compat
 from .checks import check_checkpoint, check_config, check_data
 
 
@@ -62,6 +65,12 @@ def use_amp(cfg: Config) -> None:
     if torch.cuda.is_available():
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     else:
+        if not torch.cpu._is_avx512_bf16_supported() and platform.machine() == 'x86_64':
+            print_log(
+                'amp: this CPU has no bf16 instructions; training is likely slower with --amp '
+                'than without',
+                level=logging.WARNING,
+            )
         cfg.optim_wrapper.pop('loss_scale', None)
         cfg.optim_wrapper.type = 'mmrazor.BFloat16OptimWrapper'
     for loop in ('val_cfg', 'test_cfg'):
@@ -90,6 +99,7 @@ def train(cfg: Config, resume: bool = False) -> Runner:
     cfg.resume = resume or cfg.get('resume', False)
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_checkpoint(cfg)
+    compat.init_cpu_processes()
     runner = Runner.from_cfg(cfg)
     for handler in runner.logger.handlers:
         if not isinstance(handler, logging.FileHandler):
@@ -116,4 +126,5 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
     cfg.load_from = str(checkpoint)
     check_data(cfg, 'test_dataloader')
     check_checkpoint(cfg)
+    compat.init_cpu_processes()
     return Runner.from_cfg(cfg).test()

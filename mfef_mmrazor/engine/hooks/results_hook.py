@@ -36,6 +36,12 @@ class ResultsHook(Hook):
         self.seconds = 0.0
         self.images = 0
 
+    def before_train(self, runner) -> None:
+        """Score the epoch a run is resumed from: its checkpoint was written before it was scored."""
+        missed = runner.epoch and runner.epoch not in [entry['epoch'] for entry in self.history]
+        if missed and runner.val_loop and runner.epoch % runner.val_interval == 0:
+            runner.val_loop.run()
+
     def before_train_epoch(self, runner) -> None:
         """Start the clock; validation is not counted."""
         self._started = time.perf_counter()
@@ -66,8 +72,6 @@ class ResultsHook(Hook):
 
     def after_train(self, runner) -> None:
         """Write the files and print the table."""
-        if runner.val_loop and (not self.history or self.history[-1]['epoch'] != runner.epoch):
-            runner.val_loop.run()  # the run was resumed after its last training epoch
         if not self.history or not is_main_process():
             return
         work_dir = Path(runner.work_dir)

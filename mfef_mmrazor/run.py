@@ -1,0 +1,33 @@
+"""Runs a script with mmrazor made ready: ``python -m mfef_mmrazor.run SCRIPT ARGS...``.
+
+mmrazor's own scripts import mmrazor before they read the config that names this plugin, which is
+too late on torch 2. Here the plugin comes first. Under torchrun as well::
+
+    torchrun --nproc-per-node 2 -m mfef_mmrazor.run SCRIPT ARGS... --launcher pytorch
+"""
+
+import runpy
+import sys
+from pathlib import Path
+
+from . import compat
+from .apis import user_errors
+
+
+def main() -> None:
+    """Run the script named by the first argument, with the others as its own."""
+    if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
+        sys.exit('usage: python -m mfef_mmrazor.run SCRIPT ARGS...')
+    # torch.distributed.launch writes --local-rank, mmrazor's scripts read --local_rank
+    sys.argv = [arg.replace('--local-rank', '--local_rank') for arg in sys.argv[1:]]
+    script = Path(sys.argv[0])
+    with user_errors():
+        if not script.is_file():
+            raise FileNotFoundError(f'script not found: {script}')
+        compat.init_cpu_processes()
+        sys.path[0] = str(script.resolve().parent)
+        runpy.run_path(str(script), run_name='__main__')
+
+
+if __name__ == '__main__':
+    main()
