@@ -7,6 +7,7 @@ nothing where that break is not.
 import importlib
 import os
 import pickle
+import warnings
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +40,10 @@ def import_mmrazor() -> None:
                 f'{name} is not installed. For a fresh environment: {INSTALL}', name=name
             )
     try:
+        with warnings.catch_warnings():
+            # mmcv-lite warns about an operator that only detection models use
+            warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+            importlib.import_module('mmcv.cnn')
         importlib.import_module('mmrazor')
     except AssertionError as error:  # mmrazor's own check of versions
         wrong = 'mmcv' if 'MMCV' in str(error) else 'mmengine'
@@ -68,9 +73,9 @@ def import_quantization_tables() -> None:
     except ImportError as error:
         if 'torch>=1.13' not in str(error):
             raise
-    import mmrazor
     import torch
 
+    mmrazor: Any = importlib.import_module('mmrazor')
     real = mmrazor.digit_version
     mmrazor.digit_version = lambda version: real(
         '1.12.1' if version == torch.__version__ else version
@@ -80,7 +85,8 @@ def import_quantization_tables() -> None:
     finally:
         mmrazor.digit_version = real
         for captured in ('common_operator_config_utils', 'mapping'):
-            importlib.import_module(f'{TABLES}.backend_config.{captured}').digit_version = real
+            module: Any = importlib.import_module(f'{TABLES}.backend_config.{captured}')
+            module.digit_version = real
 
 
 def import_registered_parts() -> None:
@@ -120,7 +126,7 @@ def repair_inplace() -> None:
     def set_module_inplace_false(self, architecture: nn.Module, varstr: str) -> None:
         for module in architecture.modules():
             if hasattr(module, 'inplace'):
-                module.inplace = False
+                setattr(module, 'inplace', False)  # noqa: B010 (not a parameter or submodule)
 
     BaseAlgorithm.set_module_inplace_false = set_module_inplace_false
 

@@ -16,16 +16,16 @@ from .apis import user_errors
 
 def main() -> None:
     """Run the script named by the first argument, with the others as its own."""
-    if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
+    if len(sys.argv) < 2:
         sys.exit('usage: python -m mfef_mmrazor.run SCRIPT ARGS...')
+    script = Path(sys.argv[1])
+    if not script.is_file():
+        sys.exit(f'error: script not found: {script}')
     # torch.distributed.launch writes --local-rank, mmrazor's scripts read --local_rank
     sys.argv = [arg.replace('--local-rank', '--local_rank') for arg in sys.argv[1:]]
-    script = Path(sys.argv[0])
+    sys.path[0] = str(script.resolve().parent)
     with user_errors():
-        if not script.is_file():
-            raise FileNotFoundError(f'script not found: {script}')
         compat.init_cpu_processes()
-        sys.path[0] = str(script.resolve().parent)
         runpy.run_path(str(script), run_name='__main__')
 
 

@@ -27,7 +27,7 @@ vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='Visualizer', vis_backends=vis_backends)
 log_level = 'INFO'
 randomness = dict(seed=0)
-# under torchrun; without device_ids it serves hosts with and without GPUs
-model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False)
+# under torchrun; mmengine's default device_ids are GPUs, None serves every host
+model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
 load_from = None
 resume = False

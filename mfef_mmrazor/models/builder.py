@@ -35,21 +35,31 @@ def build(cfg: dict, **defaults) -> Any:
     if not isinstance(cfg, dict):
         raise TypeError(f'expected a config dict, got {type(cfg).__name__}: {cfg!r}')
     cfg = {**defaults, **cfg}
+    check_arguments(find(cfg), cfg)
+    if isinstance(cfg['type'], str):
+        cfg.setdefault('_scope_', cfg['type'].rpartition('.')[0] or 'mmrazor')
+    return MODELS.build(cfg)
+
+
+def find(cfg: dict) -> Any:
+    """What the ``type`` of a config stands for.
+
+    Raises:
+        KeyError: There is no type, or none of that name is registered.
+    """
     if 'type' not in cfg:
         raise KeyError(f"a module's config needs a 'type', got only {sorted(cfg)}")
-    if isinstance(cfg['type'], str):
-        scope, _, name = cfg['type'].rpartition('.')
-        scope = cfg.setdefault('_scope_', scope or 'mmrazor')
-        with MODELS.switch_scope_and_registry(scope) as registry:
-            factory = registry.get(name)
-            if factory is None:
-                raise KeyError(
-                    f'{name} is not registered in {scope}{nearest(name, registry.module_dict)}'
-                )
-    else:
-        factory = cfg['type']
-    check_arguments(factory, cfg)
-    return MODELS.build(cfg)
+    if not isinstance(cfg['type'], str):
+        return cfg['type']
+    scope, _, name = cfg['type'].rpartition('.')
+    scope = cfg.get('_scope_', scope or 'mmrazor')
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        found = registry.get(name)
+        if found is None:
+            raise KeyError(
+                f'{name} is not registered in {scope}{nearest(name, registry.module_dict)}'
+            )
+        return found
 
 
 def check_arguments(factory: type, cfg: dict) -> None:

@@ -188,7 +188,9 @@ def test_the_tools_from_another_folder(tmp_path):
     assert run.returncode == 0, run.stderr
     *_, fused, _, json_path, png_path = run.stdout.splitlines()
     assert 'fused' in fused
-    assert [json_path, png_path] == [str(tmp_path / 'run' / f) for f in ('results.json', 'curves.png')]
+    assert [json_path, png_path] == [
+        str(tmp_path / 'run' / f) for f in ('results.json', 'curves.png')
+    ]
     assert results(tmp_path / 'run')['seed'] == 3
 
     checkpoint = 'run/epoch_2.pth'

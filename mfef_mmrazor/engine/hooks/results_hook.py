@@ -37,7 +37,7 @@ class ResultsHook(Hook):
         self.images = 0
 
     def before_train(self, runner) -> None:
-        """Score the epoch a run is resumed from: its checkpoint was written before it was scored."""
+        """Score the epoch a run is resumed from: its checkpoint was saved before it was scored."""
         missed = runner.epoch and runner.epoch not in [entry['epoch'] for entry in self.history]
         if missed and runner.val_loop and runner.epoch % runner.val_interval == 0:
             runner.val_loop.run()

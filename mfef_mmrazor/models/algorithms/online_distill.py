@@ -14,7 +14,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ...functional import ensemble_logits
-from ..builder import build
+from ..builder import build, find
 from ..distillers.online_distiller import OnlineDistiller, Records
 
 Predictions = dict[str, list[BaseDataElement]]
@@ -42,8 +42,9 @@ class OnlineDistill(BaseAlgorithm):
         init_cfg: Initialization config.
 
     Raises:
-        ValueError: There are fewer than two students, or their numbers of classes differ, or the
-            distiller was made for another number of students.
+        ValueError: There are fewer than two students or the same one twice, or numbers of classes
+            differ, or the distiller was made for another number of students; and when weights of
+            another architecture are loaded, also with ``strict=False``.
         TypeError: A student is no ``BaseModel``, or the distiller no ``OnlineDistiller``.
         KeyError: A recorder's source is not in its student.
 
@@ -76,14 +77,16 @@ class OnlineDistill(BaseAlgorithm):
                 'trained with mmpretrain itself, or learns from a trained teacher with '
                 "mmrazor's SingleTeacherDistill"
             )
+        built = [id(student) for student in students if isinstance(student, nn.Module)]
+        if len(set(built)) < len(built):
+            raise ValueError('students: the same built network is there twice; give each its own')
         first, *peers = [self._build_student(i, student) for i, student in enumerate(students)]
         # mmrazor's own way of clearing `inplace` does nothing on torch >= 2.5: done below
         super().__init__(first, data_preprocessor, init_cfg, module_inplace=True)
         self.peers = ModuleList(peers)
-        self._check_classes()
         self._keep_recorded_features_intact()
-
         self.distiller = self._build_distiller(distiller)
+        self._check_classes()
         self.distillation_stopped = False  # set by mmrazor's StopDistillHook
 
     @property
@@ -151,12 +154,13 @@ class OnlineDistill(BaseAlgorithm):
 
     def _build_distiller(self, distiller: dict | OnlineDistiller) -> OnlineDistiller:
         number = len(self.students)
-        built = build(distiller, num_students=number) if isinstance(distiller, dict) else distiller
-        if not isinstance(built, OnlineDistiller):
+        kind = find(distiller) if isinstance(distiller, dict) else type(distiller)
+        if not (isinstance(kind, type) and issubclass(kind, OnlineDistiller)):
             raise TypeError(
-                f'distiller: found {type(built).__name__}, expected one of the registered '
+                f'distiller: found {kind.__name__}, expected one of the registered '
                 'online distillers, such as dict(type="MFEFDistiller", ...)'
             )
+        built = build(distiller, num_students=number) if isinstance(distiller, dict) else distiller
         if built.num_students != number:
             raise ValueError(
                 f'the distiller was made for {built.num_students} students, but there are {number}'
@@ -165,14 +169,14 @@ class OnlineDistill(BaseAlgorithm):
         return built
 
     def _check_classes(self) -> None:
-        classes = [
-            getattr(getattr(student, 'head', None), 'num_classes', None)
-            for student in self.students
-        ]
-        if len(set(classes) - {None}) > 1:
-            found = ', '.join(f'student{i}: {n}' for i, n in enumerate(classes))
+        heads = {f'student{i}': getattr(x, 'head', None) for i, x in enumerate(self.students)}
+        heads['distiller'] = self.distiller
+        classes = {name: getattr(head, 'num_classes', None) for name, head in heads.items()}
+        known = {name: number for name, number in classes.items() if number is not None}
+        if len(set(known.values())) > 1:
+            found = ', '.join(f'{name}: {number}' for name, number in known.items())
             raise ValueError(
-                f'students have different numbers of classes ({found}); they can teach each other '
+                f'found different numbers of classes ({found}); students can teach each other '
                 'only over the same ones'
             )
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, ModuleList
 from mmrazor.models.architectures.connectors.base_connector import BaseConnector
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
+
+from .conv import conv_block
 
 
 class ChannelGate(BaseModule):
@@ -34,7 +35,7 @@ class SpatialGate(BaseModule):
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()
-        self.conv = ConvModule(
+        self.conv = conv_block(
             2, 1, kernel_size, padding=kernel_size // 2,
             norm_cfg=dict(type='BN', momentum=0.01), act_cfg=None,
         )  # fmt: skip
@@ -60,8 +61,8 @@ class DualAttentionConnector(BaseConnector):
         init_cfg: Initialization config.
 
     Raises:
-        ValueError: ``reduction`` is above ``in_channels`` or below 1, ``kernel_size`` is even, or
-            ``order`` is empty or names another gate.
+        ValueError: ``reduction`` is above ``in_channels`` or below 1, ``kernel_size`` is not odd,
+            or ``order`` is empty or names another gate.
 
     Example:
         >>> import torch
@@ -85,8 +86,8 @@ class DualAttentionConnector(BaseConnector):
                 f'reduction={reduction} leaves no unit of in_channels={in_channels}: '
                 f'expected 1 to {in_channels}'
             )
-        if kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size={kernel_size}, but the map keeps its size only if odd')
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size={kernel_size}, expected 1, 3, 5 ... (an odd number)')
         unknown = set(order) - {'channel', 'spatial'}
         if isinstance(order, str) or unknown or not order:
             raise ValueError(

@@ -1,9 +1,10 @@
 """Brings maps of different networks to one shape."""
 
-from mmcv.cnn import ConvModule
 from mmrazor.models.architectures.connectors.base_connector import BaseConnector
 from mmrazor.registry import MODELS
 from torch import Tensor
+
+from .conv import conv_block
 
 
 @MODELS.register_module()
@@ -27,9 +28,7 @@ class MapAdapter(BaseConnector):
 
     def __init__(self, in_channels: int, out_channels: int, init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
-        self.conv = ConvModule(
-            in_channels, out_channels, 1, norm_cfg=dict(type='BN'), inplace=False
-        )
+        self.conv = conv_block(in_channels, out_channels, 1)
 
     def forward_train(self, feature: Tensor) -> Tensor:
         """Map (B, in_channels, H, W) to (B, out_channels, H, W)."""

@@ -1,11 +1,12 @@
 """Multi-scale feature extraction: divide and concatenate in the channel dimension."""
 
 import torch
-from mmcv.cnn import ConvModule
 from mmengine.model import ModuleList
 from mmrazor.models.architectures.connectors.base_connector import BaseConnector
 from mmrazor.registry import MODELS
 from torch import Tensor
+
+from .conv import conv_block
 
 
 @MODELS.register_module()
@@ -29,7 +30,8 @@ class MultiScaleConnector(BaseConnector):
         init_cfg: Initialization config.
 
     Raises:
-        ValueError: ``scales`` is below 2 or does not divide ``in_channels``.
+        ValueError: ``scales`` is below 2 or does not divide ``in_channels``; or, in ``forward``,
+            the map has other channels.
 
     Example:
         >>> import torch
@@ -54,6 +56,7 @@ class MultiScaleConnector(BaseConnector):
                 f'in_channels={in_channels} cannot be divided into scales={scales} equal groups; '
                 f'scales that fit: {fits}'
             )
+        self.in_channels = in_channels
         self.residual = residual
         self.width = in_channels // scales
         self.convs = ModuleList()
@@ -63,14 +66,14 @@ class MultiScaleConnector(BaseConnector):
             channels = self.width + passed
             passed = channels // 2 if group < scales - 1 else 0
             self.splits.append((channels - passed, passed))
-            self.convs.append(
-                ConvModule(
-                    channels, channels, 3, padding=1, norm_cfg=dict(type='BN'), inplace=False
-                )
-            )
+            self.convs.append(conv_block(channels, channels, 3, padding=1))
 
     def forward_train(self, feature: Tensor) -> Tensor:
         """Map (B, C, H, W) to a map of the same shape."""
+        if feature.shape[1] != self.in_channels:
+            raise ValueError(
+                f'got a map of {tuple(feature.shape)}, expected {self.in_channels} channels'
+            )
         first, *groups = feature.split(self.width, dim=1)
         kept, passed = [first], first[:, :0]
         for group, conv, split in zip(groups, self.convs, self.splits, strict=True):

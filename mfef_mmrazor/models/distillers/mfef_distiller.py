@@ -55,7 +55,8 @@ class MFEFDistiller(OnlineDistiller):
 
     Raises:
         ValueError: ``in_channels`` names another number of students, or is not divisible by the
-            scales; or, at the first step, a recorded map has other channels than announced.
+            scales, or ``tau`` is not positive; or, at the first step, a recorded map has other
+            channels than announced.
 
     Example:
         >>> import torch
@@ -96,7 +97,10 @@ class MFEFDistiller(OnlineDistiller):
                 f'in_channels={list(in_channels)} names {len(in_channels)} students, '
                 f'but there are {num_students}'
             )
+        if not tau > 0:
+            raise ValueError(f'tau={tau}, but a temperature must be positive')
         self.in_channels = list(in_channels)
+        self.num_classes = num_classes
         self.detach_features = detach_features
         channels = min(in_channels)
 

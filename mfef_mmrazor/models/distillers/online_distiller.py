@@ -94,10 +94,14 @@ class OnlineDistiller(BaseDistiller):
         return sigmoid_ramp_up(epoch, self.ramp_up_epochs)
 
     def check_recorders(self, students: Sequence[nn.Module]) -> None:
-        """Raise a ``KeyError`` for the first recorder whose source is not in its student."""
+        """Raise a ``KeyError`` for the first recorder without a source in its student."""
         for i, (student, cfgs) in enumerate(zip(students, self.recorder_cfgs, strict=True)):
             modules = dict(student.named_modules())
             for name, cfg in cfgs.items():
+                if not {'type', 'source'} <= set(cfg):
+                    raise KeyError(
+                        f"recorder {name!r} needs a 'type' and a 'source', got {dict(cfg)}"
+                    )
                 if cfg['type'].startswith('Module') and cfg['source'] not in modules:
                     raise KeyError(
                         f'recorder {name!r}: student{i} has no module {cfg["source"]!r}'

@@ -1,0 +1,14 @@
+"""The convolution block the connectors are made of."""
+
+from mmcv.cnn import ConvModule
+
+
+def conv_block(*args, **kwargs) -> ConvModule:
+    """mmcv's ``ConvModule`` with batch norm, which keeps its input and a connector's ``init_cfg``.
+
+    A ConvModule initialises itself when it is made. Doing so again in ``init_weights`` would undo
+    what the ``init_cfg`` of the connector around it has just set.
+    """
+    block = ConvModule(*args, **{'norm_cfg': dict(type='BN'), 'inplace': False, **kwargs})
+    block.is_init = True
+    return block

@@ -1,0 +1,406 @@
+import copy
+import gc
+
+import pytest
+import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
+from mmrazor.registry import MODELS
+from torch import nn
+
+from mfef_mmrazor.models import MapAdapter, MFEFDistiller, OnlineDistill
+from mfef_mmrazor.models.builder import build
+
+MFEF = dict(type='MFEFDistiller', in_channels=64, num_classes=10)
+RESNET18 = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='ResNet_CIFAR', depth=18),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=512),
+)
+
+
+def student(depth=8, classes=10):
+    return dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='CifarResNet', depth=depth),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=classes, in_channels=64),
+    )
+
+
+def online(number=2, seed=0, students=None, **mfef):
+    torch.manual_seed(seed)
+    return OnlineDistill(students or [student()] * number, distiller={**MFEF, **mfef})
+
+
+def batch(seed=0, size=16):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(10, (4,), generator=generator)
+    samples = [DataSample().set_gt_label(y) for y in labels]
+    return torch.randn(4, 3, size, size, generator=generator), samples
+
+
+def total(losses):
+    return sum(value for name, value in losses.items() if 'loss' in name)
+
+
+def equal(one, other):
+    """Whether both modules have the same weights and buffers, bit for bit."""
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture(autouse=True)
+def first_epoch():
+    MessageHub.get_current_instance().update_info('epoch', 0)
+    yield
+    MessageHub.get_current_instance().update_info('epoch', 0)
+
+
+@pytest.mark.parametrize('number', [2, 3, 4])
+def test_every_student_has_its_loss_and_every_weight_a_gradient(number):
+    model = online(number)
+    losses = model.loss(*batch())
+    assert list(losses) == [f'student{i}.loss' for i in range(number)] + [
+        f'distill.loss_{name}' for name in ('fused', 'ensemble', 'transfer')
+    ]
+    total(losses).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    names = [f'student{i}' for i in range(number)]
+    assert list(model.predict_all(*batch())) == [*names, 'ensemble', 'fused']
+
+
+def test_the_students_own_losses_are_those_they_compute_alone():
+    model = online()
+    losses = model.loss(*batch())
+    for i, own in enumerate(model.students):
+        assert torch.equal(losses[f'student{i}.loss'], own(*batch(), mode='loss')['loss'])
+
+
+def test_mixed_labels_reach_the_students_and_the_fused_classifier():
+    soft = dict(type='CrossEntropyLoss', use_soft=True)
+    mixed = student()
+    mixed['head']['loss'] = soft
+    model = online(students=[mixed, mixed], head=dict(loss=soft))
+    inputs, samples = batch()
+    one_hot = [DataSample().set_gt_score(torch.eye(10)[s.gt_label[0]]) for s in samples]
+    expected = online().loss(inputs, samples)
+    for name, value in model.loss(inputs, one_hot).items():
+        assert value.item() == pytest.approx(expected[name].item(), rel=1e-5)
+
+
+def test_students_differ_and_the_first_is_the_network_alone_at_that_seed():
+    model = online(3, seed=5)
+    torch.manual_seed(5)
+    alone = build(student())
+    alone.init_weights()
+    assert equal(model.students[0], alone)
+    assert not any(equal(model.students[0], peer) for peer in model.students[1:])
+    assert equal(model, online(3, seed=5))
+
+
+def test_students_start_the_same_whatever_the_method():
+    plain = online(multi_scale=None, attention=None, fusion=None)
+    for one, other in zip(online().students, plain.students, strict=True):
+        assert equal(one, other)
+
+
+def test_later_initialisation_honours_init_cfg_and_keeps_the_students():
+    init_cfg = dict(type='Constant', layer='Linear', val=0.25)
+    model = online(head=dict(init_cfg=init_cfg))
+    before = copy.deepcopy(model)
+    model.init_weights()  # as the runner does
+    assert (model.distiller.head.fc.weight == 0.25).all()
+    for one, other in zip(model.students, before.students, strict=True):
+        assert equal(one, other)
+    constant = student()
+    constant['head']['init_cfg'] = init_cfg
+    assert (online(students=[student(), constant]).peers[0].head.fc.weight == 0.25).all()
+
+
+def test_without_distillation_students_train_bit_for_bit_as_they_do_alone():
+    off = dict(type='EnsembleKLDivergence', loss_weight=0.0)
+    model = online(
+        detach_features=True,
+        loss_ensemble=off,
+        loss_transfer=dict(type='KLDivergence', loss_weight=0.0),
+    )
+    alone = [build(student()) for _ in range(2)]
+    for network, own in zip(alone, model.students, strict=True):
+        network.load_state_dict(own.state_dict())
+
+    def train(network):
+        sgd = torch.optim.SGD(
+            network.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4
+        )
+        for step in range(4):
+            losses = network(*batch(seed=step), mode='loss')
+            sgd.zero_grad()
+            total(losses).backward()
+            sgd.step()
+
+    start = copy.deepcopy(alone)
+    for network in (model, *alone):
+        train(network)
+    for first, network, own in zip(start, alone, model.students, strict=True):
+        assert equal(network, own) and not equal(network, first)
+
+
+def test_different_networks_train_together_without_an_adapter_in_the_config(caplog):
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    try:
+        model = online(students=[student(20), RESNET18], in_channels=[64, 512])
+        losses = model.loss(*batch(size=32))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert isinstance(model.distiller.adapters[1], MapAdapter)
+    assert 'student1 goes from 512 to 64 channels through a MapAdapter' in caplog.text
+    assert '[(8, 8), (4, 4)] pixels are average-pooled to (4, 4)' in caplog.text
+    total(losses).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    before = copy.deepcopy(model)
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    for one, other in zip(before.students, model.students, strict=True):
+        assert not equal(one, other)
+
+
+def test_stopped_distillation_is_zero_and_still_reaches_every_weight():
+    model = online()
+    model.distillation_stopped = True
+    losses = model.loss(*batch())
+    assert [losses[k].item() for k in losses if k.startswith('distill')] == [0, 0, 0]
+    total(losses).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert not any(p.grad.any() for p in model.distiller.parameters())
+    gradients = [p.grad for p in model.students[0].parameters()]
+    alone = copy.deepcopy(model.students[0])
+    alone.zero_grad()
+    alone(*batch(), mode='loss')['loss'].backward()
+    assert all(torch.equal(g, p.grad) for g, p in zip(gradients, alone.parameters(), strict=True))
+
+
+def test_mmrazors_hook_stops_the_distillation_in_a_real_run(tmp_path):
+    pipeline = [dict(type='mmpretrain.Resize', scale=16), dict(type='mmpretrain.PackInputs')]
+    runner = Runner(
+        model=OnlineDistill(
+            [student()] * 2,
+            dict(MFEF, ramp_up_epochs=2),
+            data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+        ),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(
+            batch_size=10,
+            num_workers=0,
+            dataset=dict(type='mmpretrain.Digits', train_per_class=1, pipeline=pipeline),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=4),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        custom_hooks=[dict(type='mmrazor.StopDistillHook', stop_epoch=3)],
+        experiment_name=tmp_path.name,
+    )
+    runner.train()
+
+    def history(name):
+        return runner.message_hub.get_scalar(f'train/{name}').data[0].tolist()
+
+    *distilled, stopped = history('distill.loss_transfer')
+    assert all(value > 0 for value in distilled) and stopped == 0
+    # the ramp-up went by the runner's epochs: exp(-5), exp(-5/4), 1
+    assert distilled[2] > 3 * distilled[1] > 9 * distilled[0]
+    assert history('distill.loss_fused')[-1] == 0 and min(history('student1.loss')) > 0
+
+
+def test_deployed_student_is_the_plain_network_bit_for_bit():
+    model = online(students=[student(depth=32, classes=100)] * 2, num_classes=100)
+    total(model.loss(*batch())).backward()
+    torch.optim.SGD(model.parameters(), lr=0.01).step()
+    model.eval()
+    inputs, _ = batch(seed=1)
+    expected = model(inputs, mode='tensor')
+    weights = {
+        key.removeprefix('architecture.'): value
+        for key, value in model.state_dict().items()
+        if key.startswith('architecture.')
+    }
+    plain = build(student(depth=32, classes=100))
+    assert list(weights) == list(plain.state_dict()) == list(model.architecture.state_dict())
+    plain.load_state_dict(weights)
+    assert sum(p.numel() for p in plain.parameters()) == 472_756
+    assert torch.equal(plain.eval()(inputs, mode='tensor'), expected)
+    kept = model.architecture
+    del model
+    assert torch.equal(kept(inputs, mode='tensor'), expected)
+
+
+def test_weights_of_another_architecture_are_refused():
+    model, other = online(), online(attention=None)
+    online(seed=1).load_state_dict(model.state_dict())
+    with pytest.raises(ValueError, match='unexpected: distiller.attention.0.gates.0.mlp.0.bias'):
+        other.load_state_dict(model.state_dict())
+    with pytest.raises(ValueError, match='missing: distiller.attention.0.gates.0.mlp.0.bias'):
+        model.load_state_dict(other.state_dict())
+    narrow = online(multi_scale=dict(scales=2))
+    with pytest.raises(ValueError, match=r'convs.0.conv.weight \(16, 16, 3, 3\) instead of \(32, '):
+        narrow.load_state_dict(model.state_dict())
+
+
+def test_predictions_are_those_of_each_student_their_mean_and_the_fused_classifier():
+    model = online(3).eval()
+    inputs, samples = batch()
+    predictions = model.predict_all(inputs, samples)
+    logits = [own(inputs, mode='tensor') for own in model.students]
+    expected = {f'student{i}': z for i, z in enumerate(logits)}
+    expected['ensemble'] = sum(logits) / 3
+    maps = [own.backbone(inputs)[-1] for own in model.students]
+    expected['fused'] = model.distiller.fused_logits(dict(logits=logits, feature=maps))
+    for name, z in expected.items():
+        scores = torch.stack([sample.pred_score for sample in predictions[name]])
+        assert torch.allclose(scores, z.softmax(dim=1), atol=1e-6)
+        assert not scores.requires_grad
+        for sample, annotated, row in zip(predictions[name], samples, z, strict=True):
+            assert sample.pred_label.item() == row.argmax().item()
+            assert torch.equal(sample.gt_label, annotated.gt_label)
+    assert not any('pred_score' in sample for sample in samples)
+    assert len(model.predict_all(inputs)['fused']) == 4
+
+
+def test_predict_mode_answers_for_the_first_student():
+    model = online().eval()
+    inputs, _ = batch()
+    answer, own = (network(inputs, mode='predict') for network in (model, model.students[0]))
+    for mine, theirs in zip(answer, own, strict=True):
+        assert torch.equal(mine.pred_score, theirs.pred_score)
+
+
+def test_predicting_changes_nothing_and_training_goes_on():
+    model, untouched = online(), online()
+    modules = list(model.modules())
+    model.eval()
+    assert not any(module.training for module in modules)
+    model.predict_all(*batch(seed=1))
+    assert not any(module.training for module in modules)
+    assert equal(model, untouched)
+    model.train()
+    assert all(module.training for module in modules)
+    model.predict_all(*batch(seed=1))
+    assert all(module.training for module in modules)
+    loss = total(model.loss(*batch()))
+    assert loss.requires_grad
+    assert torch.equal(loss, total(untouched.loss(*batch())))
+
+
+def test_a_step_leaves_no_graph_behind_but_that_of_its_losses():
+    def graph():
+        gc.collect()
+        tensors = [x for x in gc.get_objects() if type(x) is torch.Tensor]
+        return sum(x.grad_fn is not None for x in tensors)
+
+    model = online()
+    before = graph()
+    losses = model.loss(*batch())
+    assert graph() > before
+    del losses
+    assert graph() == before
+
+
+def test_no_activation_of_a_student_works_in_place():
+    built = [build(student()) for _ in range(2)]
+
+    def in_place():
+        return [m for own in built for m in own.modules() if getattr(m, 'inplace', False)]
+
+    assert in_place()
+    online(students=built)
+    assert not in_place()
+
+
+def test_losses_under_autocast_are_float32():
+    model = online(loss_mutual=dict(), loss_map=dict(), ramp_up_epochs=0)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert model(batch()[0], mode='tensor').dtype is torch.bfloat16
+        losses = model.loss(*batch())
+    assert {name: v.dtype for name, v in losses.items()} == dict.fromkeys(losses, torch.float32)
+    total(losses).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_it_is_built_from_a_config_and_from_built_parts():
+    cfg = dict(_scope_='mmrazor', type='OnlineDistill', students=[student()] * 2, distiller=MFEF)
+    assert isinstance(MODELS.build(cfg), OnlineDistill)
+    parts = [build(student()), build(student())]
+    distiller = MFEFDistiller(64, 10)
+    model = OnlineDistill(parts, distiller)
+    assert model.students == parts and model.architecture is parts[0]
+    assert model.distiller is distiller
+
+
+@pytest.mark.parametrize(
+    'students, distiller, error, message',
+    [
+        ([], MFEF, ValueError, 'students: found 0, expected a list of at least 2'),
+        ([student()], MFEF, ValueError, 'students: found 1'),
+        (3, MFEF, ValueError, 'students: found int'),
+        (
+            [student(), student(classes=7)],
+            MFEF,
+            ValueError,
+            r'different numbers of classes \(student0: 10, student1: 7, distiller: 10\)',
+        ),
+        ([student(), nn.Linear(1, 1)], MFEF, TypeError, 'student1: found Linear, expected an mmen'),
+        (
+            [dict(type='mmpretrain.CifarResNet', depth=8), student()],
+            MFEF,
+            TypeError,
+            'student0: found CifarResNet, expected an mmengine BaseModel',
+        ),
+        ([student(), None], MFEF, TypeError, 'student1: found NoneType'),
+        ([student()] * 2, nn.Identity(), TypeError, 'distiller: found Identity'),
+        ([student()] * 2, None, TypeError, 'distiller: found NoneType'),
+        (
+            [student()] * 2,
+            dict(MFEF, num_students=3),
+            ValueError,
+            'the distiller was made for 3 students, but there are 2',
+        ),
+        (
+            [student()] * 3,
+            dict(MFEF, in_channels=[64, 64]),
+            ValueError,
+            r'in_channels=\[64, 64\] names 2 students, but there are 3',
+        ),
+        (
+            [student()] * 2,
+            dict(MFEF, attenton=None),
+            TypeError,
+            "MFEFDistiller has no argument 'attenton'; nearest: attention",
+        ),
+        (
+            [student()] * 2,
+            dict(MFEF, recorders=dict(feature=dict(type='ModuleOutputs', source='bakbone'))),
+            KeyError,
+            "recorder 'feature': student0 has no module 'bakbone'; nearest: backbone",
+        ),
+    ],
+)
+def test_mistakes_are_named(students, distiller, error, message):
+    with pytest.raises(error, match=message):
+        OnlineDistill(students, distiller)
+
+
+def test_a_built_distiller_for_another_number_of_students():
+    with pytest.raises(ValueError, match='made for 3 students, but there are 2'):
+        OnlineDistill([student()] * 2, MFEFDistiller(64, 10, num_students=3))
+
+
+def test_a_map_of_other_channels_is_named_at_the_first_step():
+    with pytest.raises(ValueError, match=r'feature of student0 is \(4, 64, 4, 4\).*announces'):
+        online(in_channels=32).loss(*batch())
+
+
+def test_in_channels_of_other_networks_are_checked_as_well():
+    with pytest.raises(ValueError, match='feature of student1 is .*announces'):
+        online(students=[student(), RESNET18]).loss(*batch())

@@ -1,0 +1,182 @@
+"""Each repair, in a process of its own where it changes what is global."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.utils import digit_version
+
+from mfef_mmrazor import compat
+from mfef_mmrazor.models.builder import build
+
+ROOT = Path(__file__).parents[1]
+needs_torch_2_6 = pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version('2.6'), reason='older torch reads every pickle'
+)
+
+
+def python(code, *options):
+    """Run code in a fresh process; returns its exit code, output and last line of error."""
+    done = subprocess.run(
+        [sys.executable, *options, '-c', code], capture_output=True, text=True, cwd=ROOT,
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+    )  # fmt: skip
+    return done.returncode, done.stdout.strip(), (done.stderr.strip().splitlines() or [''])[-1]
+
+
+def test_mmrazor_imports_with_the_plugin_and_not_without():
+    parts = 'import mmrazor.models, mmrazor.engine, mmrazor.datasets'
+    code, _, error = python(parts)
+    assert code == 1 and 'torch>=1.13' in error
+    assert python(f'import mfef_mmrazor; {parts}')[0] == 0
+
+
+def test_what_was_only_needed_for_the_import_is_undone():
+    import mmrazor
+    from mmrazor.structures.quantization.backend_config import (
+        common_operator_config_utils,
+        mapping,
+    )
+
+    for module in (mmrazor, common_operator_config_utils, mapping):
+        assert module.digit_version is digit_version
+
+
+def test_a_second_time_changes_nothing():
+    import mmengine.config.config as config
+    from mmrazor.models.algorithms.base import BaseAlgorithm
+
+    def state():
+        return BaseAlgorithm.set_module_inplace_false.__code__, config.is_installed
+
+    before = state()
+    compat.apply()
+    assert state() == before
+
+
+def test_half_imported_mmrazor_is_completed():
+    count = 'from mmrazor.registry import MODELS; print(len(MODELS.module_dict))'
+    half = 'try:\n    import mmrazor.models\nexcept ImportError:\n    import mfef_mmrazor\n'
+    whole = python(f'import mfef_mmrazor\n{count}')
+    assert python(half + count) == whole and int(whole[1]) > 100
+
+
+def test_half_filled_registries_are_one_clear_error():
+    code, _, error = python(
+        'from mmrazor.registry import MODELS\n'
+        'MODELS.register_module(name="SingleTeacherDistill", module=type("Half", (), {}))\n'
+        'import mfef_mmrazor'
+    )
+    assert code == 1
+    assert error.startswith('ImportError: an import of mmrazor before this one failed half-way')
+    assert 'Start a new Python process' in error
+
+
+def test_registry_alone_before_the_plugin_is_fine():
+    assert python('import mmrazor.registry; import mfef_mmrazor')[0] == 0
+
+
+def test_mmcv_out_of_range_names_the_repair():
+    code, _, error = python('import mmcv; mmcv.__version__ = "2.2.0"; import mfef_mmrazor')
+    assert code == 1 and 'MMCV==2.2.0' in error
+    assert 'Repair: pip install "mmcv' in error and '==2.1.0"' in error
+
+
+def test_missing_package_names_the_repair():
+    code, _, error = python(
+        'import sys; sys.path.append("."); from mfef_mmrazor import compat', '-I', '-S'
+    )
+    assert (code, error) == (
+        1,
+        'ImportError: torch is not installed. '
+        'For a fresh environment: pip install "mfef_mmrazor[openmmlab]"',
+    )
+
+
+def test_mmrazor_switches_in_place_activations_off():
+    network = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='ResNet', depth=18),
+        head=dict(type='LinearClsHead', num_classes=2, in_channels=512),
+    )
+    model = build(
+        dict(
+            type='SingleTeacherDistill',
+            architecture=build(network),
+            teacher=build(network),
+            distiller=dict(type='ConfigurableDistiller'),
+        )
+    )
+    switches = [module.inplace for module in model.modules() if hasattr(module, 'inplace')]
+    assert len(switches) == 2 * 9 and not any(switches)
+
+
+@pytest.fixture
+def log_checkpoint(tmp_path):
+    """What mmengine writes: a log buffer, with numpy arrays and methods pickled by name."""
+    from mmengine.logging import MessageHub
+
+    hub = MessageHub('checkpoint')
+    hub.update_scalar('train/loss', 0.5)
+    path = tmp_path / 'log.pth'
+    torch.save(dict(message_hub=hub.state_dict()), path)
+    return path
+
+
+@needs_torch_2_6
+def test_checkpoints_are_read_in_safe_mode(log_checkpoint):
+    read = f'print(torch.load({str(log_checkpoint)!r})["message_hub"]["log_scalars"])'
+    assert python(f'import torch; {read}')[0] == 1
+    code, out, _ = python(f'import torch, mfef_mmrazor; {read}')
+    assert code == 0 and 'train/loss' in out
+    buffer = torch.load(log_checkpoint, weights_only=True)['message_hub']['log_scalars']
+    assert buffer['train/loss'].mean() == 0.5
+
+
+class Attack:
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
+@needs_torch_2_6
+@pytest.mark.parametrize(
+    'attack', [Attack(getattr, torch.nn.Module, 'train'), Attack(os.getenv, 'HOME')]
+)
+def test_nothing_else_is_allowed_in_a_checkpoint(attack, tmp_path):
+    torch.save(dict(state_dict={}, meta=attack), tmp_path / 'bad.pth')
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(tmp_path / 'bad.pth')
+
+
+def test_getattr_in_a_checkpoint_reaches_only_the_log_buffer():
+    from mmengine.logging import HistoryBuffer
+
+    assert compat.history_buffer_method(HistoryBuffer, 'mean') is HistoryBuffer.mean
+    for owner, name in ((HistoryBuffer, '__class__'), (os, 'system'), (HistoryBuffer(), 'mean')):
+        with pytest.raises(pickle.UnpicklingError, match='refused'):
+            compat.history_buffer_method(owner, name)
+
+
+def test_configs_of_installed_packages_are_found(tmp_path):
+    (tmp_path / 'config.py').write_text("_base_ = ['mmpretrain::_base_/default_runtime.py']")
+    assert Config.fromfile(tmp_path / 'config.py').default_scope == 'mmpretrain'
+
+
+def test_installed_packages_by_distribution_and_by_module():
+    import mmpretrain
+    import yaml
+
+    assert compat.is_installed('mmpretrain') and compat.is_installed('PyYAML')
+    assert not compat.is_installed('no-such-package') and not compat.is_installed('nosuchmodule')
+    assert compat.get_installed_path('mmpretrain') == str(Path(mmpretrain.__file__).parent)
+    assert compat.get_installed_path('PyYAML') == str(Path(yaml.__file__).parent)
+    with pytest.raises(compat.metadata.PackageNotFoundError):
+        compat.get_installed_path('no-such-package')

@@ -1,0 +1,138 @@
+"""mmrazor's own scripts under the launcher, in one process and in two."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import mmrazor
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
+MMRAZOR = Path(mmrazor.__file__).parent / '.mim'
+SMALL = [
+    'train_dataloader.dataset.train_per_class=4',
+    'val_dataloader.dataset.indices=100',
+    'test_dataloader.dataset.indices=100',
+    'train_cfg.max_epochs=2',
+]
+
+
+def start(folder, *args, processes=1):
+    """Run the launcher, under torchrun for several processes, from another folder."""
+    python = [sys.executable]
+    if processes > 1:
+        python += ['-m', 'torch.distributed.run', f'--nproc-per-node={processes}', '--standalone']
+    return subprocess.run(
+        [*python, '-m', 'mfef_mmrazor.run', *map(str, args)],
+        cwd=folder, capture_output=True, text=True, timeout=300,
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+    )  # fmt: skip
+
+
+def test_mmrazors_scripts_train_and_score_our_configs(tmp_path):
+    done = start(tmp_path, MMRAZOR / 'tools/train.py', CONFIG, '--local-rank=0',
+                 '--work-dir', 'run', '--cfg-options', *SMALL)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    last = json.loads((tmp_path / 'run/results.json').read_text())['history'][-1]
+
+    done = start(tmp_path, MMRAZOR / 'tools/test.py', CONFIG, 'run/epoch_2.pth',
+                 '--work-dir', 'test', '--cfg-options', *SMALL)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f'fused.accuracy/top1: {last["fused"]:.4f}' in done.stdout + done.stderr
+
+
+def test_without_the_launcher_they_do_not_start(tmp_path):
+    done = subprocess.run([sys.executable, MMRAZOR / 'tools/train.py', CONFIG], cwd=tmp_path,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 1 and 'torch>=1.13' in done.stderr
+
+
+def test_two_processes_train_one_model(tmp_path):
+    """Also after StopDistillHook, with every parameter used, as DDP wants it."""
+    script = tmp_path / 'script.py'
+    script.write_text(f"""
+import torch
+from torch import distributed
+from mfef_mmrazor.apis import load_config, train
+cfg = load_config({str(CONFIG)!r}, 'run', dict(
+    option.split('=') for option in {SMALL!r}), launcher='pytorch')
+for loader, key in (('train', 'train_per_class'), ('val', 'indices'), ('test', 'indices')):
+    dataset = cfg[f'{{loader}}_dataloader'].dataset
+    dataset[key] = int(dataset[key])
+cfg.train_cfg.max_epochs = 2
+cfg.custom_hooks.append(dict(type='mmrazor.StopDistillHook', stop_epoch=1))
+runner = train(cfg)
+model = runner.model
+assert type(model).__name__ == 'MMDistributedDataParallel' and not model.find_unused_parameters
+assert model.module.distillation_stopped and distributed.get_world_size() == 2
+assert runner.iter == 2  # 40 images, 20 a process, in one batch an epoch
+weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+both = [torch.empty_like(weights) for _ in range(2)]
+distributed.all_gather(both, weights)
+assert torch.equal(*both)
+""")
+    done = start(tmp_path, script, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'run/results.json').is_file()
+
+
+def test_mmrazors_train_script_in_two_processes(tmp_path):
+    done = start(tmp_path, MMRAZOR / 'tools/train.py', CONFIG, '--launcher', 'pytorch',
+                 '--work-dir', 'run', '--cfg-options', *SMALL, processes=2)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert 'Epoch(train) [2][1/1]' in done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def kd_config(tmp_path_factory):
+    """One of mmrazor's own distillation configs, its `mmcls` renamed, on a few digits."""
+    folder = tmp_path_factory.mktemp('kd')
+    shipped = MMRAZOR / 'configs/distill/mmcls/kd/kd_logits_resnet34_resnet18_8xb32_in1k.py'
+    (folder / 'shipped.py').write_text(shipped.read_text().replace('mmcls::', 'mmpretrain::'))
+    (folder / 'kd.py').write_text("""
+_base_ = ['shipped.py']
+custom_imports = dict(imports=['mfef_mmrazor'])
+pipeline = [dict(type='Resize', scale=32), dict(type='PackInputs')]
+train_dataloader = dict(_delete_=True, batch_size=10, sampler=dict(type='DefaultSampler'),
+    dataset=dict(type='Digits', split='train', train_per_class=2, pipeline=pipeline))
+val_dataloader = dict(_delete_=True, batch_size=10, sampler=dict(type='DefaultSampler'),
+    dataset=dict(type='Digits', split='test', indices=20, pipeline=pipeline))
+model = dict(teacher_ckpt=None)
+train_cfg = dict(max_epochs=2)
+""")
+    return folder / 'kd.py'
+
+
+def test_mmrazors_own_distillation_trains_and_resumes(kd_config, tmp_path):
+    train = [MMRAZOR / 'tools/train.py', kd_config, '--work-dir', 'run']
+    done = start(tmp_path, *train)
+    assert done.returncode == 0, done.stderr
+    assert 'distill.loss_kl' in done.stdout + done.stderr
+    (tmp_path / 'run/epoch_2.pth').unlink()
+    (tmp_path / 'run/last_checkpoint').write_text(str(tmp_path / 'run/epoch_1.pth'))
+    done = start(tmp_path, *train, '--resume')
+    assert done.returncode == 0, done.stderr
+    assert 'resumed epoch: 1' in done.stdout + done.stderr
+
+    checkpoint = tmp_path / 'run/epoch_2.pth'
+    convert = MMRAZOR / 'tools/model_converters/convert_kd_ckpt_to_student.py'
+    assert start(tmp_path, convert, checkpoint).returncode == 0
+    weights = torch.load(tmp_path / 'run/epoch_2_student.pth', weights_only=True)['state_dict']
+    assert 'backbone.conv1.weight' in weights and not any('teacher' in key for key in weights)
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        ([], 'usage: python -m mfef_mmrazor.run SCRIPT ARGS...'),
+        (['nowhere.py'], 'error: script not found: nowhere.py'),
+    ],
+)
+def test_wrong_call_is_one_line(args, message, tmp_path):
+    done = start(tmp_path, *args)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == message
+    assert 'Traceback' not in done.stderr
