@@ -1,4 +1,6 @@
+from .compare import compare
 from .errors import user_errors
+from .report import report
 from .train import load_config, test, train
 
-__all__ = ['load_config', 'test', 'train', 'user_errors']
+__all__ = ['compare', 'load_config', 'report', 'test', 'train', 'user_errors']

@@ -6,7 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from mmengine.analysis import FlopAnalyzer
 from mmengine.device import get_max_cuda_memory
+from torch import Tensor, nn
 
 PACKAGES = (
     'mfef_mmrazor', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain',
@@ -78,6 +80,22 @@ def peak_memory_mb() -> float:
     import resource  # Unix only, and so is this figure
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def deployed_size(network: nn.Module, inputs: Tensor) -> dict[str, int]:
+    """Parameters of a network, and multiply-adds of its convolutions and linear layers.
+
+    Args:
+        network: What is deployed.
+        inputs: One preprocessed image, (1, 3, H, W).
+    """
+    training = network.training
+    operators = FlopAnalyzer(network.eval(), inputs).by_operator()
+    network.train(training)
+    return dict(
+        parameters=sum(p.numel() for p in network.parameters()),
+        macs=int(operators['conv'] + operators['linear']),
+    )
 
 
 def write_json(path: Path, content: dict) -> None:

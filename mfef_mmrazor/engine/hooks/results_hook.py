@@ -3,14 +3,17 @@
 import time
 from pathlib import Path
 
+from mmengine.dataset import pseudo_collate
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmrazor.registry import HOOKS
 from rich.console import Console
 from rich.table import Table
 
 from ..results import (
     accuracies,
+    deployed_size,
     draw_curves,
     git_revision,
     package_versions,
@@ -85,16 +88,24 @@ class ResultsHook(Hook):
         """The content of ``results.json``."""
         return dict(
             predictors=summarize(self.history),
-            config=runner.cfg.filename,
+            config=Path(runner.cfg.filename or '').name,
             epochs=runner.epoch,
             seed=runner.seed,
             train_seconds=round(self.seconds, 1),
             images_per_second=round(self.images / self.seconds, 1) if self.seconds else None,
             peak_memory_mb=round(peak_memory_mb()),
+            deployed=self.deployed(runner),
             versions=package_versions(),
             git_revision=git_revision(),
             history=self.history,
         )
+
+    def deployed(self, runner) -> dict[str, int]:
+        """Size of the (first) network as it is deployed."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        batch = pseudo_collate([runner.val_dataloader.dataset[0]])
+        inputs = model.data_preprocessor(batch, False)['inputs']
+        return deployed_size(getattr(model, 'architecture', model), inputs)
 
     def table(self) -> Table:
         """Predictors and accuracies, as printed."""

@@ -1,0 +1,182 @@
+"""Trains several configs over several seeds, under one set of conditions."""
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..engine.results import write_json
+from .checks import check_data
+from .report import COMPARISON, report, run_folder
+from .train import load_config, train
+
+# What has to be the same in all configs: data, its order and augmentation, networks, optimization.
+CONDITIONS = (
+    'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler',
+    'train_cfg', 'randomness', 'model.data_preprocessor', 'model.students',
+)  # fmt: skip
+
+
+def compare(
+    configs: Sequence[str | Path],
+    seeds: Sequence[int],
+    work_dir: str | Path,
+    baseline: str | None = None,
+    jobs: int = 1,
+    allow: Sequence[str] = (),
+    cfg_options: dict | None = None,
+) -> None:
+    """Train every config with every seed, and write what came of it.
+
+    A seed means the same initial weights of the students, the same order of the data and the same
+    augmentation for every config. Runs that are finished are not run again, and a run that was cut
+    off goes on. A run that fails is reported, the others go on.
+
+    Args:
+        configs: Config files. A method is called what comes before the first ``_`` of the name.
+        seeds: Random seeds.
+        work_dir: Folder for the runs and the report, see :func:`mfef_mmrazor.apis.report`.
+        baseline: Method that the others are compared with; by default the first.
+        jobs: Runs at a time. The processors are shared out among them.
+        allow: Conditions in which the configs may differ, such as ``model.students``.
+        cfg_options: Values to override in every config, by dotted key.
+
+    Raises:
+        ValueError: Two configs are called alike; or they differ in a condition; or the work dir has
+            runs of another version of a config; or there is no such baseline.
+        RuntimeError: A run failed; raised when the others have ended and the report is written.
+        FileNotFoundError: A config or its data is not there.
+    """
+    work_dir = Path(work_dir).resolve()
+    methods = read_configs(configs, cfg_options)
+    baseline = baseline or next(iter(methods))
+    if baseline not in methods:
+        raise ValueError(f'baseline={baseline!r}, expected one of {", ".join(methods)}')
+    check_conditions(methods, allow)
+    check_unchanged(methods, work_dir)
+    for name, cfg in methods.items():
+        check_data(cfg, 'train_dataloader', 'val_dataloader')
+        (work_dir / 'configs').mkdir(parents=True, exist_ok=True)
+        cfg.dump(work_dir / 'configs' / f'{name}.py')
+    write_json(work_dir / COMPARISON, dict(methods=list(methods), baseline=baseline))
+
+    runs = [(method, seed) for seed in seeds for method in methods]
+    failed = run_all(runs, work_dir, jobs)
+    report(work_dir)
+    if failed:
+        raise RuntimeError(
+            f'{len(failed)} of {len(runs)} runs failed: '
+            + ', '.join(str(run_folder(work_dir, *run) / 'run.log') for run in failed)
+        )
+
+
+def read_configs(configs: Sequence[str | Path], cfg_options: dict | None) -> dict[str, Config]:
+    """Configs by the name of their method."""
+    methods: dict[str, Config] = {}
+    for path in configs:
+        name = Path(path).stem.split('_')[0]
+        if name in methods:
+            raise ValueError(
+                f'{path}: there is a config called {name!r} already; a method is called what comes '
+                "before the first '_' of the file's name"
+            )
+        methods[name] = load_config(path, cfg_options=cfg_options)
+        methods[name].pop('work_dir')
+    return methods
+
+
+def check_conditions(methods: dict[str, Config], allow: Sequence[str]) -> None:
+    """Raise a ``ValueError`` that names the conditions in which the configs differ."""
+    (first, reference), *others = methods.items()
+    for condition in (c for c in CONDITIONS if c not in allow):
+        for name, cfg in others:
+            keys = list(differences(_condition(reference, condition), _condition(cfg, condition)))
+            if keys:
+                raise ValueError(
+                    f'{first} and {name} differ in {condition}: '
+                    + ', '.join(f'{key} ({a!r} and {b!r})' for key, a, b in keys[:4])
+                    + f'. Make them equal, or allow it with --allow {condition}'
+                )
+
+
+def _condition(cfg: Config, name: str) -> Any:
+    value: Any = cfg
+    for key in name.split('.'):
+        if key == 'students' and 'students' not in value:  # a network that is trained alone
+            return [{k: v for k, v in value.items() if k != 'data_preprocessor'}]
+        value = value.get(key)
+    return value
+
+
+def differences(a: Any, b: Any, key: str = '') -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys in which two parts of a config differ, with both values."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for name in sorted({*a, *b}):
+            yield from differences(a.get(name), b.get(name), f'{key}.{name}'.lstrip('.'))
+    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from differences(x, y, f'{key}.{i}'.lstrip('.'))
+    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        yield f'{key}.length'.lstrip('.'), len(a), len(b)
+    elif a != b:
+        yield key, a, b
+
+
+def check_unchanged(methods: dict[str, Config], work_dir: Path) -> None:
+    """Raise a ``ValueError`` if the work dir's runs were made with other configs than these."""
+    for name, cfg in methods.items():
+        stored = work_dir / 'configs' / f'{name}.py'
+        if stored.is_file():
+            keys = list(differences(Config.fromfile(stored).to_dict(), cfg.to_dict()))
+            if keys:
+                raise ValueError(
+                    f'{work_dir} has runs of another {name}: '
+                    + ', '.join(f'{key} was {a!r}, is {b!r}' for key, a, b in keys[:4])
+                    + '. Choose another work dir'
+                )
+
+
+def run_all(runs: list[tuple[str, int]], work_dir: Path, jobs: int) -> list[tuple[str, int]]:
+    """Run what is not finished yet, ``jobs`` at a time; returns the runs that failed."""
+    todo = [run for run in runs if not (run_folder(work_dir, *run) / 'results.json').is_file()]
+    print(f'{len(runs)} runs, {len(runs) - len(todo)} of them finished before', flush=True)
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // jobs)))
+    started, failed = time.monotonic(), []
+    with ThreadPoolExecutor(jobs) as pool:
+        succeeded = pool.map(partial(_run_in_process, work_dir), todo)
+        for done, (run, success) in enumerate(zip(todo, succeeded, strict=True), start=1):
+            if not success:
+                failed.append(run)
+            seconds = (time.monotonic() - started) / done * (len(todo) - done)
+            print(
+                f'{done}/{len(todo)} {run[0]} seed {run[1]}: {"done" if success else "FAILED"}; '
+                f'about {timedelta(seconds=round(seconds))} left',
+                flush=True,
+            )
+    return failed
+
+
+def _run_in_process(work_dir: Path, run: tuple[str, int]) -> bool:
+    process = multiprocessing.get_context('spawn').Process(target=_run, args=(work_dir, *run))
+    process.start()
+    process.join()
+    return process.exitcode == 0
+
+
+def _run(work_dir: Path, method: str, seed: int) -> None:
+    """One run, in a process of its own; what it prints goes to ``run.log``."""
+    folder = run_folder(work_dir, method, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / 'run.log', 'a') as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    config = work_dir / 'configs' / f'{method}.py'
+    train(load_config(config, work_dir=folder, seed=seed), resume=True)

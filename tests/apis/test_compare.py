@@ -1,0 +1,131 @@
+"""Comparisons really run, on a few digits."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mfef_mmrazor.apis import compare, report, user_errors
+
+CONFIGS = Path(__file__).parents[2] / 'configs/mfef'
+DIGITS = (CONFIGS / 'mfef_resnet8-x2_1xb32-20e_digits.py').read_text()
+SMALL = {
+    'train_dataloader.dataset.train_per_class': 4,
+    'val_dataloader.dataset.indices': 100,
+    'train_cfg.max_epochs': 1,
+}
+REPORT = ('runs.csv', 'table.md', 'stats.json', 'accuracy.png')
+
+
+@pytest.fixture(scope='module')
+def configs(tmp_path_factory):
+    """MFEF and MFEF without attention, as two files."""
+    folder = tmp_path_factory.mktemp('configs')
+    text = DIGITS.replace("'../_base_", f"'{CONFIGS.parent}/_base_")
+    paths = []
+    for name, code in (('mfef', ''), ('plain', 'model["distiller"]["attention"] = None\n')):
+        paths.append(folder / f'{name}_digits.py')
+        paths[-1].write_text(text + code)
+    return paths
+
+
+@pytest.fixture(scope='module')
+def compared(configs, tmp_path_factory):
+    """A finished comparison of two methods and two seeds."""
+    work_dir = tmp_path_factory.mktemp('compared')
+    compare(configs, [0, 1], work_dir, jobs=2, cfg_options=SMALL)
+    return work_dir
+
+
+def results(work_dir, method, seed):
+    return json.loads((work_dir / f'runs/{method}/seed{seed}/results.json').read_text())
+
+
+def test_a_seed_is_the_same_start_for_every_method(compared):
+    logs = {
+        (method, seed): (compared / f'runs/{method}/seed{seed}/run.log').read_text()
+        for method in ('mfef', 'plain')
+        for seed in (0, 1)
+    }
+    losses = {
+        run: log.split('student0.loss: ')[1].split()[0] for run, log in logs.items()
+    }  # over an epoch of two steps, in which the methods have hardly parted
+    assert losses['mfef', 0] != losses['mfef', 1]
+    for seed in (0, 1):
+        assert float(losses['mfef', seed]) == pytest.approx(float(losses['plain', seed]), abs=0.01)
+
+
+def test_the_report_is_of_the_runs(compared):
+    stats = json.loads((compared / 'stats.json').read_text())
+    assert stats['baseline'] == 'mfef'
+    (found,) = stats['comparisons']
+    expected = []
+    for seed in (0, 1):
+        last = [results(compared, method, seed)['history'][-1] for method in ('plain', 'mfef')]
+        means = [(entry['student0'] + entry['student1']) / 2 for entry in last]
+        expected.append(means[0] - means[1])
+    assert found['differences'] == pytest.approx(expected, abs=1e-6)
+    assert found['t_test'] == found['wilcoxon'] == 'too few seeds'
+    table = (compared / 'table.md').read_text()
+    assert '| mfef | 2 |' in table and '| plain | 2 |' in table and '| 78,042 |' in table
+    rows = (compared / 'runs.csv').read_text().splitlines()
+    assert len(rows) == 1 + 2 * 2 * 6  # methods, seeds, predictors and their summaries
+    assert (compared / 'accuracy.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_report_is_rebuilt_byte_for_byte(compared):
+    before = [(compared / name).read_bytes() for name in REPORT]
+    for name in REPORT:
+        (compared / name).unlink()
+    report(compared)
+    assert [(compared / name).read_bytes() for name in REPORT] == before
+
+
+def test_finished_runs_are_not_run_again(compared, configs, capfd):
+    stamps = [path.stat().st_mtime_ns for path in compared.glob('runs/*/*/results.json')]
+    compare(configs, [0, 1], compared, cfg_options=SMALL)
+    assert '4 runs, 4 of them finished before' in capfd.readouterr().out
+    assert [p.stat().st_mtime_ns for p in compared.glob('runs/*/*/results.json')] == stamps
+
+
+def test_a_failed_run_is_reported_and_the_others_go_on(configs, tmp_path, capsys):
+    broken = tmp_path / 'broken_digits.py'
+    broken.write_text(configs[0].read_text() + 'model["distiller"]["in_channels"] = 32\n')
+    with pytest.raises(SystemExit), user_errors():
+        compare([broken, configs[0]], [0], tmp_path / 'run', 'mfef', cfg_options=SMALL)
+    error = capsys.readouterr().err
+    assert '1 of 2 runs failed' in error and 'runs/broken/seed0/run.log' in error
+    assert 'announces a map' in (tmp_path / 'run/runs/broken/seed0/run.log').read_text()
+    assert results(tmp_path / 'run', 'mfef', 0)['seed'] == 0
+    assert (tmp_path / 'run/table.md').is_file()
+
+
+def test_unlike_conditions_are_refused_by_name(configs, tmp_path):
+    other = tmp_path / 'other_digits.py'
+    other.write_text(configs[0].read_text() + 'optim_wrapper = dict(optimizer=dict(lr=0.2))\n')
+    with pytest.raises(ValueError, match=r'optim_wrapper: optimizer.lr \(0.1 and 0.2\)'):
+        compare([configs[0], other], [0], tmp_path / 'run', cfg_options=SMALL)
+    third = tmp_path / 'third_digits.py'
+    third.write_text(configs[0].read_text() + 'model["students"] = [_base_.student] * 3\n')
+    with pytest.raises(ValueError, match='--allow model.students'):
+        compare([configs[0], third], [0], tmp_path / 'run', cfg_options=SMALL)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_runs_of_another_config_are_not_taken_for_this_one(compared, configs):
+    before = sorted(compared.rglob('*'))
+    changed = {**SMALL, 'train_cfg.max_epochs': 2}
+    with pytest.raises(ValueError, match='train_cfg.max_epochs was 1, is 2'):
+        compare(configs, [0], compared, cfg_options=changed)
+    assert sorted(compared.rglob('*')) == before
+
+
+def test_other_mistakes(compared, configs, tmp_path):
+    with pytest.raises(ValueError, match='already; a method is called'):
+        compare([configs[0], configs[0]], [0], tmp_path)
+    with pytest.raises(ValueError, match="baseline='dml', expected one of mfef, plain"):
+        compare(configs, [0], tmp_path, 'dml')
+    with pytest.raises(FileNotFoundError, match='no folder of a comparison'):
+        report(tmp_path)
+    with pytest.raises(ValueError, match="baseline 'dml' has no finished run"):
+        report(compared, 'dml')

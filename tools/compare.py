@@ -1,0 +1,48 @@
+"""Train configs over several seeds and compare them, or report on stored runs."""
+
+import argparse
+
+from mmengine.config import DictAction
+
+from mfef_mmrazor.apis import compare, report, user_errors
+
+
+def seed_range(text: str) -> list[int]:
+    """``0-4`` or ``0,2,5``."""
+    first, dash, last = text.partition('-')
+    return list(range(int(first), int(last) + 1)) if dash else [int(s) for s in text.split(',')]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('configs', nargs='*', help='config files, one a method')
+    parser.add_argument('--seeds', type=seed_range, default=seed_range('0-4'), help='0-4 or 0,2,5')
+    parser.add_argument('--work-dir', help='folder for the runs and the report')
+    parser.add_argument('--baseline', help='method the others are compared with (the first)')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
+    parser.add_argument(
+        '--allow', nargs='+', default=[], metavar='CONDITION',
+        help='conditions in which the configs may differ, such as model.students',
+    )  # fmt: skip
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+        help='override values of every config',
+    )  # fmt: skip
+    parser.add_argument('--report', metavar='DIR', help='only rebuild the report of stored runs')
+    args = parser.parse_args()
+    if bool(args.report) == bool(args.configs):
+        parser.error('give configs and --work-dir, or --report DIR alone')
+    with user_errors():
+        if args.report:
+            report(args.report, args.baseline)
+            return
+        if not args.work_dir:
+            parser.error('--work-dir is missing')
+        compare(
+            args.configs, args.seeds, args.work_dir, args.baseline, args.jobs, args.allow,
+            args.cfg_options,
+        )  # fmt: skip
+
+
+if __name__ == '__main__':
+    main()
