@@ -81,9 +81,8 @@ def _predictors(predictors: dict) -> dict[str, dict[str, float]]:
 
 def table(runs: pd.DataFrame, baseline: str) -> str:
     """A row a method, in Markdown: mean and standard deviation over the seeds."""
-    seconds = runs.drop_duplicates(['method', 'seed']).set_index(['method', 'seed'])[
-        'train_seconds'
-    ]
+    of_each = runs.drop_duplicates(['method', 'seed']).set_index(['method', 'seed'])
+    seconds = of_each['train_seconds']
     rows = []
     for method, of_method in runs.groupby('method', sort=False):
         cells = {'method': method, 'n': str(of_method['seed'].nunique())}

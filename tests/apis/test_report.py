@@ -14,7 +14,8 @@ def runs(**accuracies):
         [
             dict(method=method, seed=seed, predictor=STUDENTS, last=value, best=value + 1,
                  train_seconds=seconds, parameters=1000, macs=2_000_000)
-            for (method, values), seconds in zip(accuracies.items(), (10.0, 15.0, 30.0), strict=False)
+            for (method, values), seconds in zip(
+ accuracies.items(), (10.0, 15.0, 30.0), strict=False)
             for seed, value in enumerate(values)
         ]
     )  # fmt: skip
