@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+import torch
+
 from mfef_mmrazor.engine import results
 
 HISTORY = [
@@ -28,8 +30,6 @@ def test_accuracies_by_predictor():
 
 
 def test_versions_are_those_installed():
-    import torch
-
     versions = results.package_versions()
     assert torch.__version__.startswith(versions['torch'].split('+')[0])
     assert versions['mmrazor'] == '1.0.0' and {'mmcv', 'mmcv-lite'} & set(versions)
@@ -50,6 +50,22 @@ def test_git_revision_is_none_where_the_file_is_not_tracked(tmp_path, monkeypatc
     assert head.startswith(results.git_revision())
     copy.write_text('changed')
     assert results.git_revision().endswith('-dirty')
+
+
+def test_deployed_size_is_that_of_convolutions_and_linear_layers():
+    from mfef_mmrazor.models.builder import build
+
+    network = build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='CifarResNet', depth=20),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=100, in_channels=64),
+        )
+    )
+    size = results.deployed_size(network.train(), torch.rand(1, 3, 32, 32))
+    assert size['parameters'] == 278_324 and round(size['macs'] / 1e6, 2) == 40.82
+    assert network.training
 
 
 def test_json_is_never_half_written(tmp_path):
