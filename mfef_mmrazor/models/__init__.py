@@ -7,20 +7,37 @@ from .connectors import (
     MapAdapter,
     MultiScaleConnector,
 )
-from .distillers import MFEFDistiller, OnlineDistiller
+from .distillers import (
+    CLILRDistiller,
+    DMLDistiller,
+    FFLDistiller,
+    IndependentDistiller,
+    KDCLDistiller,
+    MFEFDistiller,
+    OKDDipDistiller,
+    ONEDistiller,
+    OnlineDistiller,
+)
 from .losses import AttentionMapLoss, EnsembleKLDivergence, MutualKLDivergence
 
 __all__ = [
     'AttentionMapLoss',
+    'CLILRDistiller',
     'CifarResNet',
     'DANetConnector',
+    'DMLDistiller',
     'DualAttentionConnector',
     'EnsembleKLDivergence',
+    'FFLDistiller',
     'FeatureFusionConnector',
+    'IndependentDistiller',
+    'KDCLDistiller',
     'MFEFDistiller',
     'MapAdapter',
     'MultiScaleConnector',
     'MutualKLDivergence',
+    'OKDDipDistiller',
+    'ONEDistiller',
     'OnlineDistill',
     'OnlineDistiller',
 ]
