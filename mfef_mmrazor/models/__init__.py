@@ -9,6 +9,7 @@ from .connectors import (
 )
 from .distillers import (
     CLILRDistiller,
+    ConfigurableOnlineDistiller,
     DMLDistiller,
     FFLDistiller,
     IndependentDistiller,
@@ -24,6 +25,7 @@ __all__ = [
     'AttentionMapLoss',
     'CLILRDistiller',
     'CifarResNet',
+    'ConfigurableOnlineDistiller',
     'DANetConnector',
     'DMLDistiller',
     'DualAttentionConnector',

@@ -1,4 +1,5 @@
 from .clilr_distiller import CLILRDistiller
+from .configurable_online_distiller import ConfigurableOnlineDistiller
 from .dml_distiller import DMLDistiller
 from .ffl_distiller import FFLDistiller
 from .independent_distiller import IndependentDistiller
@@ -10,6 +11,7 @@ from .online_distiller import OnlineDistiller
 
 __all__ = [
     'CLILRDistiller',
+    'ConfigurableOnlineDistiller',
     'DMLDistiller',
     'FFLDistiller',
     'IndependentDistiller',
