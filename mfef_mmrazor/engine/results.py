@@ -90,10 +90,7 @@ def deployed_size(network: nn.Module, inputs: Tensor) -> dict[str, int]:
         inputs: One preprocessed image, (1, 3, H, W).
     """
     training = network.training
-    analyzer = FlopAnalyzer(network.eval(), inputs)
-    # which count additions and pooling as unsupported: they are not counted here
-    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    operators = analyzer.by_operator()
+    operators = FlopAnalyzer(network.eval(), inputs).by_operator()
     network.train(training)
     return dict(
         parameters=sum(p.numel() for p in network.parameters()),
