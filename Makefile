@@ -13,10 +13,10 @@ demo: .venv/ready
 	$(BIN)/python tools/train.py configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py --seed $(SEED)
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m 'not slow'
 
 test-all: .venv/ready
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -43,7 +43,7 @@ def import_mmrazor() -> None:
         with warnings.catch_warnings():
             # mmcv-lite warns about an operator that only detection models use
             warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
-            importlib.import_module('mmcv.cnn')
+            importlib.import_module('mmcv.cnn.bricks.transformer')
         importlib.import_module('mmrazor')
     except AssertionError as error:  # mmrazor's own check of versions
         wrong = 'mmcv' if 'MMCV' in str(error) else 'mmengine'

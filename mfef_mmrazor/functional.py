@@ -85,6 +85,228 @@ def mutual_kd_loss(logits: Sequence[Tensor], tau: float = 1.0) -> Tensor:
     return torch.stack(pairs).sum() / (len(logits) - 1)
 
 
+def peer_means(logits: Sequence[Tensor]) -> list[Tensor]:
+    r"""For every student, the mean of the other ones' logits.
+
+    .. math:: t_i = \frac{1}{m-1} \sum_{j \ne i} z_j
+
+    Args:
+        logits: m >= 2 tensors of (B, K).
+
+    Returns:
+        m tensors of (B, K).
+
+    Raises:
+        ValueError: There are fewer than two students.
+
+    Example:
+        >>> peer_means([torch.tensor([[3.0]]), torch.tensor([[5.0]])])
+        [tensor([[5.]]), tensor([[3.]])]
+    """
+    if len(logits) < 2:
+        raise ValueError(f'peers need at least 2 students, got {len(logits)}')
+    return [
+        ensemble_logits([peer for j, peer in enumerate(logits) if j != i])
+        for i in range(len(logits))
+    ]
+
+
+def weighted_logits(weights: Tensor, logits: Sequence[Tensor]) -> Tensor:
+    r"""Logits of an ensemble whose weights differ from sample to sample.
+
+    .. math:: z_b = \sum_i w_{bi} \, z_{i,b}
+
+    Args:
+        weights: (B, m).
+        logits: m tensors of (B, K).
+
+    Returns:
+        (B, K).
+
+    Raises:
+        ValueError: There is not one column of weights for each student.
+
+    Example:
+        >>> weighted_logits(torch.tensor([[0.25, 0.75]]), [torch.zeros(1, 2), torch.ones(1, 2)])
+        tensor([[0.7500, 0.7500]])
+    """
+    if weights.shape[1:] != (len(logits),):
+        raise ValueError(
+            f'weights are {tuple(weights.shape)}, expected (batch, {len(logits)}): one a student'
+        )
+    # no matrix product: under autocast that would be one of half precision
+    return (weights[..., None] * torch.stack(list(logits), dim=1)).sum(dim=1)
+
+
+def attended_logits(
+    queries: Sequence[Tensor], keys: Sequence[Tensor], logits: Sequence[Tensor]
+) -> list[Tensor]:
+    r"""Every peer's own mixture of all peers' logits, itself included.
+
+    .. math:: t_a = \sum_b \alpha_{ab} \, z_b,
+        \quad \alpha_{ab} = \mathrm{softmax}_b \, q_a^\top k_b
+
+    The dot product is not scaled (https://arxiv.org/abs/1912.00350). Nothing is detached here.
+
+    Args:
+        queries: m tensors of (B, d).
+        keys: m tensors of (B, d).
+        logits: m tensors of (B, K).
+
+    Returns:
+        m tensors of (B, K).
+
+    Raises:
+        ValueError: Their numbers differ.
+
+    Example:
+        >>> same = [torch.ones(1, 2)] * 2
+        >>> attended_logits(same, same, [torch.zeros(1, 1), torch.ones(1, 1)])
+        [tensor([[0.5000]]), tensor([[0.5000]])]
+    """
+    if not len(queries) == len(keys) == len(logits):
+        raise ValueError(
+            f'got {len(queries)} queries, {len(keys)} keys and {len(logits)} logits: '
+            'each peer has one of each'
+        )
+    k = torch.stack(list(keys), dim=1)
+    attention = [(q[:, None] * k).sum(dim=2).softmax(dim=1) for q in queries]
+    return [weighted_logits(weights, logits) for weights in attention]
+
+
+def naive_target(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+    r"""For every sample, the logits of the student with the smallest cross-entropy.
+
+    .. math:: z_t = z_k, \quad k = \mathrm{argmin}_i \, \mathrm{CE}(z_i, y)
+
+    KDCL-Naive (Guo et al., CVPR 2020).
+
+    Args:
+        logits: m tensors of (B, K).
+        labels: Class indices (B,), or scores (B, K).
+
+    Returns:
+        (B, K).
+
+    Example:
+        >>> a, b = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> naive_target([a, b], torch.tensor([1]))
+        tensor([[0., 1.]])
+    """
+    z = torch.stack(list(logits), dim=1)
+    losses = [F.cross_entropy(x, labels, reduction='none') for x in logits]
+    best = torch.stack(losses).argmin(dim=0)
+    return z[torch.arange(len(best), device=best.device), best]
+
+
+def minlogit_target(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+    r"""For every class, the smallest of the students' margins to the true class.
+
+    .. math:: z_t[k] = \min_i \, (z_i[k] - z_i[c]), \quad c \text{ the true class}
+
+    So :math:`z_t[c] = 0`, and no student has a smaller cross-entropy than the target. KDCL-MinLogit
+    (Guo et al., CVPR 2020).
+
+    Args:
+        logits: m tensors of (B, K).
+        labels: Class indices (B,).
+
+    Returns:
+        (B, K).
+
+    Raises:
+        ValueError: The labels are scores (B, K): there is no one true class.
+
+    Example:
+        >>> a, b = torch.tensor([[2.0, 0.0, 5.0]]), torch.tensor([[0.0, 1.0, 1.0]])
+        >>> minlogit_target([a, b], torch.tensor([0]))
+        tensor([[ 0., -2.,  1.]])
+    """
+    if labels.dim() != 1:
+        raise ValueError(
+            f'labels are {tuple(labels.shape)}, but the min-logit target needs the index of the '
+            'one true class, (batch,); for mixed labels take the naive or the linear target'
+        )
+    margins = [z - z.gather(1, labels[:, None]) for z in logits]
+    return torch.stack(margins).amin(dim=0)
+
+
+def linear_target(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+    r"""For every sample, the students' mixture of smallest cross-entropy.
+
+    .. math:: z_t = \sum_i \alpha_i z_i, \quad
+        \alpha = \mathrm{argmin}_{\alpha \ge 0, \, \sum \alpha = 1}
+        \mathrm{CE}\big(\textstyle\sum_i \alpha_i z_i, y\big)
+
+    KDCL-Linear (Guo et al., CVPR 2020). No gradient goes through the weights.
+
+    Args:
+        logits: m tensors of (B, K).
+        labels: Class indices (B,), or scores (B, K).
+
+    Returns:
+        (B, K).
+
+    Example:
+        >>> a, b = torch.tensor([[0.0, 9.0, 0.0]]), torch.tensor([[0.0, 0.0, 9.0]])
+        >>> linear_target([a, b], torch.tensor([0]))
+        tensor([[0.0000, 4.5000, 4.5000]])
+    """
+    return weighted_logits(linear_weights(logits, labels).to(logits[0]), logits)
+
+
+@torch.no_grad()
+def linear_weights(logits: Sequence[Tensor], labels: Tensor, tolerance: float = 1e-8) -> Tensor:
+    r"""The weights of :func:`linear_target`, in float64.
+
+    A convex problem on the simplex, solved for all samples at once by Newton's method with a
+    logarithmic barrier: it minimises :math:`\mathrm{CE} - \mu \sum_i \log \alpha_i`, whose
+    minimum is within :math:`m \mu` of the one wanted, and takes :math:`\mu` down.
+
+    Args:
+        logits: m tensors of (B, K).
+        labels: Class indices (B,), or scores (B, K).
+        tolerance: How far above its minimum the cross-entropy may stay.
+
+    Returns:
+        (B, m), rows that are positive and sum to 1.
+
+    Example:
+        >>> z = [torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])]
+        >>> linear_weights(z, torch.tensor([1])).round(decimals=4)
+        tensor([[0., 1.]], dtype=torch.float64)
+    """
+    z = torch.stack(list(logits), dim=1).double()
+    y = (F.one_hot(labels, z.shape[2]) if labels.dim() == 1 else labels).to(z)
+    z = z - (z * y[:, None]).sum(dim=2, keepdim=True)  # now CE = logsumexp(sum_i alpha_i z_i)
+    batch, students, _ = z.shape
+    alpha = z.new_full((batch, students), 1 / students)
+    mu, last = z.new_ones(batch, 1), tolerance / students
+    lengths = 0.5 ** torch.arange(8).to(z)
+    for _ in range(100):  # about 20 for two students
+        p = (alpha[:, None] @ z).softmax(dim=2)
+        mean = (p * z).sum(dim=2)
+        centred = z - mean[..., None]
+        slope = mean - mu / alpha
+        hessian = (p * centred) @ centred.mT + torch.diag_embed(mu / alpha**2)
+        # the Newton step that leaves the sum of the weights at 1
+        free, shift = torch.linalg.solve(
+            hessian, torch.stack([slope, torch.ones_like(slope)], dim=2)
+        ).unbind(dim=2)
+        step = shift * free.sum(1, keepdim=True) / shift.sum(1, keepdim=True) - free
+        decrease = -(slope * step).sum(dim=1, keepdim=True)
+        if ((mu == last) & (decrease < tolerance)).all():
+            break
+        # the best of eight lengths, the longest of which stays inside the simplex
+        longest = (0.99 / (-step / alpha).amax(dim=1, keepdim=True)).clamp(0, 1)
+        trials = alpha[:, None] + (longest * lengths)[..., None] * step[:, None]
+        values = (trials @ z).logsumexp(dim=2) - mu * trials.log().sum(dim=2)
+        alpha = trials[torch.arange(batch, device=z.device), values.argmin(dim=1)]
+        alpha = alpha / alpha.sum(dim=1, keepdim=True)
+        mu = torch.where(decrease < mu, (0.1 * mu).clamp(min=last), mu)
+    return alpha
+
+
 def attention_map(feature: Tensor) -> Tensor:
     r"""Spatial attention map of a feature map, one unit vector a sample.
 

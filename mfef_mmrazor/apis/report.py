@@ -12,6 +12,12 @@ from ..engine.results import write_json
 COMPARISON = 'comparison.json'
 MIN_SEEDS = 5
 STUDENTS = 'mean of students'
+CAPTION = """\
+Top-1 accuracy in percent at the last epoch, mean ± standard deviation over n seeds; "best epoch" is
+the mean of the students, each at the epoch where it scored best. "cost" is the training time
+relative to {baseline}; parameters and MACs (convolutions and linear layers, one image) are those of
+one student as deployed.
+"""
 
 
 def run_folder(work_dir: Path, method: str, seed: int) -> Path:
@@ -97,13 +103,8 @@ def table(runs: pd.DataFrame, baseline: str) -> str:
         rows.append(cells)
     header = list(rows[0])
     lines = [header, ['---', *('---:' for _ in header[1:])], *(list(row.values()) for row in rows)]
-    return (
-        '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-        + '\n\nTop-1 accuracy in percent at the last epoch, mean ± standard deviation over n seeds; '
-        '"best epoch" is the\nmean of students at the epoch that scored best. "cost" is the '
-        f'training time relative to {baseline}; parameters and MACs\n(convolutions and linear '
-        'layers, one image) are those of one student as deployed.\n'
-    )
+    rows_text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return f'{rows_text}\n\n{CAPTION.format(baseline=baseline)}'
 
 
 def _mean_std(values: pd.Series) -> str:

@@ -26,11 +26,11 @@ def accuracies(metrics: dict[str, float]) -> dict[str, float]:
     A model that is trained alone has one predictor; it is called ``model``.
     """
     named = {
-        key.removesuffix(f'.{METRIC}'): float(value)
+        key.removesuffix(f'.{METRIC}'): round(float(value), 4)  # float32 until here
         for key, value in metrics.items()
         if key.endswith(f'.{METRIC}')
     }
-    return named or ({'model': float(metrics[METRIC])} if METRIC in metrics else {})
+    return named or ({'model': round(float(metrics[METRIC]), 4)} if METRIC in metrics else {})
 
 
 def summarize(history: History) -> dict[str, dict]:
@@ -90,7 +90,10 @@ def deployed_size(network: nn.Module, inputs: Tensor) -> dict[str, int]:
         inputs: One preprocessed image, (1, 3, H, W).
     """
     training = network.training
-    operators = FlopAnalyzer(network.eval(), inputs).by_operator()
+    analyzer = FlopAnalyzer(network.eval(), inputs)
+    # pooling, additions and the loss are left out on purpose
+    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    operators = analyzer.by_operator()
     network.train(training)
     return dict(
         parameters=sum(p.numel() for p in network.parameters()),

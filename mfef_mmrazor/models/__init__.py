@@ -16,11 +16,22 @@ from .connectors import (
     MapAdapter,
     MultiScaleConnector,
 )
-from .distillers import MFEFDistiller, OnlineDistiller
+from .distillers import (
+    CLILRDistiller,
+    DMLDistiller,
+    FFLDistiller,
+    IndependentDistiller,
+    KDCLDistiller,
+    MFEFDistiller,
+    OKDDipDistiller,
+    ONEDistiller,
+    OnlineDistiller,
+)
 from .losses import AttentionMapLoss, EnsembleKLDivergence, MutualKLDivergence
 
 __all__ = [
     'AttentionMapLoss',
+    'CLILRDistiller',
     'CifarDenseNet',
     'CifarMobileNetV2',
     'CifarResNet',
@@ -28,14 +39,20 @@ __all__ = [
     'CifarShuffleNetV2',
     'CifarVGG',
     'DANetConnector',
+    'DMLDistiller',
     'DualAttentionConnector',
     'EnsembleKLDivergence',
+    'FFLDistiller',
     'FeatureFusionConnector',
     'GlobalMaxPooling',
+    'IndependentDistiller',
+    'KDCLDistiller',
     'MFEFDistiller',
     'MapAdapter',
     'MultiScaleConnector',
     'MutualKLDivergence',
+    'OKDDipDistiller',
+    'ONEDistiller',
     'OnlineDistill',
     'OnlineDistiller',
     'WideResNet',

@@ -2,6 +2,8 @@ import json
 import subprocess
 import sys
 
+import torch
+
 from mfef_mmrazor.engine import results
 
 HISTORY = [
@@ -28,8 +30,6 @@ def test_accuracies_by_predictor():
 
 
 def test_versions_are_those_installed():
-    import torch
-
     versions = results.package_versions()
     assert torch.__version__.startswith(versions['torch'].split('+')[0])
     assert versions['mmrazor'] == '1.0.0' and {'mmcv', 'mmcv-lite'} & set(versions)
@@ -52,6 +52,22 @@ def test_git_revision_is_none_where_the_file_is_not_tracked(tmp_path, monkeypatc
     assert results.git_revision().endswith('-dirty')
 
 
+def test_deployed_size_is_that_of_convolutions_and_linear_layers():
+    from mfef_mmrazor.models.builder import build
+
+    network = build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='CifarResNet', depth=20),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=100, in_channels=64),
+        )
+    )
+    size = results.deployed_size(network.train(), torch.rand(1, 3, 32, 32))
+    assert size['parameters'] == 278_324 and round(size['macs'] / 1e6, 2) == 40.82
+    assert network.training
+
+
 def test_json_is_never_half_written(tmp_path):
     path = tmp_path / 'results.json'
     results.write_json(path, dict(a=1))
@@ -68,7 +84,11 @@ def test_peak_memory_sees_what_was_used():
         'before = peak(); block = bytes([1]) * (1000 * 2**20); after = peak()\n'
         'print(after - before)'
     )
-    grown = subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)
+    # a process starts with its parent's peak: under a small parent it is its own
+    parent = 'import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], check=True)'
+    grown = subprocess.run(
+        [sys.executable, '-c', parent, '-c', code], check=True, capture_output=True, text=True
+    )
     assert 750 < float(grown.stdout.split()[-1]) < 1010
 
 

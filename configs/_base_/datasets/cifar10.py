@@ -7,7 +7,9 @@ data_preprocessor = dict(
     to_rgb=False,  # mmpretrain's CIFAR images are RGB already
 )
 train_pipeline = [
-    dict(type='RandomCrop', crop_size=32, padding=4, padding_mode='reflect'),
+    # the first one only pads by 4 on every side (mmpretrain's `padding` knows no reflection)
+    dict(type='RandomCrop', crop_size=40, pad_if_needed=True, padding_mode='reflect'),
+    dict(type='RandomCrop', crop_size=32),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]

@@ -34,6 +34,9 @@ class OnlineDistill(BaseAlgorithm):
     distiller. So at one seed the students start from the same weights whatever the method, and
     ``student0`` from the very weights it would have if trained alone.
 
+    Where the data pipeline makes a view for each student (mmpretrain's ``MultiView``, see
+    ``configs/_base_/datasets/cifar10_folder_views.py``), every student sees its own.
+
     Args:
         students: Configs or built models, at least two; they may be different networks, with the
             same number of classes.
@@ -94,8 +97,13 @@ class OnlineDistill(BaseAlgorithm):
         """All students, in order."""
         return [self.architecture, *self.peers]
 
-    def loss(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> dict[str, Tensor]:
-        """Every student's own losses and the distiller's, for one batch (B, 3, H, W)."""
+    def loss(
+        self, inputs: Tensor | list[Tensor], data_samples: list[BaseDataElement]
+    ) -> dict[str, Tensor]:
+        """Every student's own losses and the distiller's, for one batch (B, 3, H, W).
+
+        Or for a list of batches, one a student: other views of the same images.
+        """
         student_losses, records = self._run_students(inputs, data_samples, mode='loss')
         losses = {}
         for i, own in enumerate(student_losses):
@@ -130,13 +138,25 @@ class OnlineDistill(BaseAlgorithm):
         return {name: pack_predictions(z, data_samples) for name, z in logits.items()}
 
     def _run_students(
-        self, inputs: Tensor, data_samples: list[BaseDataElement] | None, mode: str
+        self,
+        inputs: Tensor | list[Tensor],
+        data_samples: list[BaseDataElement] | None,
+        mode: str,
     ) -> tuple[list, Records]:
+        views = inputs if isinstance(inputs, list) else [inputs] * len(self.students)
+        if len(views) != len(self.students):
+            raise ValueError(
+                f'the data pipeline gives {len(views)} views of an image for '
+                f'{len(self.students)} students: set num_views of MultiView to '
+                f'[{len(self.students)}]'
+            )
         self.distiller.prepare_recorders(self.students)
         outputs = []
-        for student, recorders in zip(self.students, self.distiller.recorders, strict=True):
+        for student, view, recorders in zip(
+            self.students, views, self.distiller.recorders, strict=True
+        ):
             with recorders:
-                outputs.append(student(inputs, data_samples, mode=mode))
+                outputs.append(student(view, data_samples, mode=mode))
         return outputs, self.distiller.collect_records()
 
     @staticmethod

@@ -1,4 +1,21 @@
+from .clilr_distiller import CLILRDistiller
+from .dml_distiller import DMLDistiller
+from .ffl_distiller import FFLDistiller
+from .independent_distiller import IndependentDistiller
+from .kdcl_distiller import KDCLDistiller
 from .mfef_distiller import MFEFDistiller
+from .okddip_distiller import OKDDipDistiller
+from .one_distiller import ONEDistiller
 from .online_distiller import OnlineDistiller
 
-__all__ = ['MFEFDistiller', 'OnlineDistiller']
+__all__ = [
+    'CLILRDistiller',
+    'DMLDistiller',
+    'FFLDistiller',
+    'IndependentDistiller',
+    'KDCLDistiller',
+    'MFEFDistiller',
+    'OKDDipDistiller',
+    'ONEDistiller',
+    'OnlineDistiller',
+]

@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from ...functional import resize, smallest_size
 from ..builder import build
-from .online_distiller import OnlineDistiller, Records, full_precision
+from .online_distiller import (
+    OnlineDistiller,
+    Records,
+    build_loss,
+    check_maps,
+    full_precision,
+    one_per_student,
+)
 
 
 @MODELS.register_module()
@@ -90,19 +97,12 @@ class MFEFDistiller(OnlineDistiller):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
-        if isinstance(in_channels, int):
-            in_channels = [in_channels] * num_students
-        if len(in_channels) != num_students:
-            raise ValueError(
-                f'in_channels={list(in_channels)} names {len(in_channels)} students, '
-                f'but there are {num_students}'
-            )
-        if not tau > 0:
-            raise ValueError(f'tau={tau}, but a temperature must be positive')
-        self.in_channels = list(in_channels)
+        self.in_channels = one_per_student(in_channels, num_students)
         self.num_classes = num_classes
         self.detach_features = detach_features
-        channels = min(in_channels)
+        channels = min(self.in_channels)
+        self.detach_features = detach_features
+        channels = min(self.in_channels)
 
         def one_each(cfg: dict | None, kind: str) -> ModuleList:
             return ModuleList(
@@ -111,7 +111,7 @@ class MFEFDistiller(OnlineDistiller):
             )
 
         def loss(cfg: dict | None, kind: str) -> nn.Module | None:
-            return None if cfg is None else build(cfg, type=kind, tau=tau)
+            return None if cfg is None else build_loss(cfg, kind, tau)
 
         self.adapters = ModuleList(self._adapter(i, channels) for i in range(num_students))
         self.multi_scale = one_each(multi_scale, 'MultiScaleConnector')
@@ -147,7 +147,8 @@ class MFEFDistiller(OnlineDistiller):
 
     def fused_map(self, records: Records) -> Tensor:
         """The students' processed maps as one, (B, C, H, W)."""
-        self._check_maps(records['feature'])
+        check_maps(records['feature'], self.in_channels)
+        self._log_sizes(records['feature'])
         maps = [x.detach() if self.detach_features else x for x in records['feature']]
         size = smallest_size(maps)
         maps = [adapt(resize(x, size)) for adapt, x in zip(self.adapters, maps, strict=True)]
@@ -174,13 +175,7 @@ class MFEFDistiller(OnlineDistiller):
             dict(type='MapAdapter', in_channels=self.in_channels[student], out_channels=channels)
         )
 
-    def _check_maps(self, maps: Sequence[Tensor]) -> None:
-        for i, (x, channels) in enumerate(zip(maps, self.in_channels, strict=True)):
-            if x.dim() != 4 or x.shape[1] != channels:
-                raise ValueError(
-                    f'the recorded feature of student{i} is {tuple(x.shape)}, but in_channels='
-                    f'{self.in_channels} announces a map of (batch, {channels}, height, width)'
-                )
+    def _log_sizes(self, maps: Sequence[Tensor]) -> None:
         sizes = [tuple(x.shape[2:]) for x in maps]
         if len(set(sizes)) > 1 and not getattr(self, '_sizes_logged', False):
             self._sizes_logged = True

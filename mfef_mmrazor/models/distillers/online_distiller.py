@@ -11,7 +11,7 @@ from mmrazor.models.task_modules import RecorderManager
 from torch import Tensor, nn
 
 from ...functional import sigmoid_ramp_up
-from ..builder import nearest
+from ..builder import build, nearest
 
 Records = dict[str, list[Tensor]]
 """What the recorders caught in one step: name -> one tensor a student."""
@@ -25,6 +25,43 @@ DEFAULT_RECORDERS = dict(
 def full_precision(x: Tensor) -> Tensor:
     """At least float32: losses are not taken in the half precision of autocast."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def one_per_student(in_channels: int | Sequence[int], num_students: int) -> list[int]:
+    """Channels of each student's recorded map, from one number for all or a list.
+
+    Raises:
+        ValueError: The list names another number of students.
+    """
+    if isinstance(in_channels, int):
+        return [in_channels] * num_students
+    if len(in_channels) != num_students:
+        raise ValueError(
+            f'in_channels={list(in_channels)} names {len(in_channels)} students, '
+            f'but there are {num_students}'
+        )
+    return list(in_channels)
+
+
+def check_maps(maps: Sequence[Tensor], in_channels: Sequence[int]) -> None:
+    """Raise a ``ValueError`` for the first recorded map that is not (B, C, H, W) of its C."""
+    for i, (x, channels) in enumerate(zip(maps, in_channels, strict=True)):
+        if x.dim() != 4 or x.shape[1] != channels:
+            raise ValueError(
+                f'the recorded feature of student{i} is {tuple(x.shape)}, but in_channels='
+                f'{list(in_channels)} announces a map of (batch, {channels}, height, width)'
+            )
+
+
+def build_loss(cfg: dict, kind: str, tau: float, **known) -> nn.Module:
+    """Build a loss between logits from its config; its type, tau and ``known`` may be left out.
+
+    Raises:
+        ValueError: ``tau`` is not positive.
+    """
+    if not tau > 0:
+        raise ValueError(f'tau={tau}, but a temperature must be positive')
+    return build(cfg, type=kind, tau=tau, **known)
 
 
 class OnlineDistiller(BaseDistiller):

@@ -79,6 +79,19 @@ def test_the_students_own_losses_are_those_they_compute_alone():
         assert torch.equal(losses[f'student{i}.loss'], own(*batch(), mode='loss')['loss'])
 
 
+def test_every_student_sees_its_own_view():
+    model = online()
+    (first, samples), (second, _) = batch(0), batch(1)
+    losses = model.loss([first, second], samples)
+    torch.testing.assert_close(losses['student0.loss'], model.loss(first, samples)['student0.loss'])
+    torch.testing.assert_close(
+        losses['student1.loss'], model.loss(second, samples)['student1.loss']
+    )
+    assert losses['student1.loss'] != model.loss(first, samples)['student1.loss']
+    with pytest.raises(ValueError, match=r'3 views .* 2 students: set num_views of MultiView'):
+        model.loss([first] * 3, samples)
+
+
 def test_mixed_labels_reach_the_students_and_the_fused_classifier():
     soft = dict(type='CrossEntropyLoss', use_soft=True)
     mixed = student()

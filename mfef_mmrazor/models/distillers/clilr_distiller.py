@@ -1,0 +1,63 @@
+"""CL-ILR: collaborative learning of peers, as in ONE without the gate."""
+
+from collections.abc import Sequence
+
+from mmrazor.registry import MODELS
+from torch import Tensor
+
+from ...functional import peer_means
+from .online_distiller import OnlineDistiller, Records, build_loss
+
+
+@MODELS.register_module()
+class CLILRDistiller(OnlineDistiller):
+    r"""The mean of the other students' logits teaches each student (Collaborative Learning for Deep
+    Neural Networks, https://arxiv.org/abs/1805.11761).
+
+    .. math:: L = \sum_i \Big\{\mathrm{CE}(z_i, y) + w\,\mathrm{KD}_\tau\Big(
+        \mathrm{sg}\,\frac{1}{m-1} \sum_{j \ne i} z_j \to z_i\Big)\Big\}
+
+    w is the ramp-up. The students' own cross-entropies are not repeated here: their heads compute
+    them. The original's students are branches of one network, and where they part the gradient is
+    divided by their number (its "intermediate-level representation sharing"); networks of their
+    own have no such point. For two students it is DML at another temperature, with a ramp-up.
+
+    Args:
+        loss_transfer: Config of what the others teach each student; ``type`` and ``tau`` may be
+            left out.
+        tau: Temperature, where ``loss_transfer`` does not set its own.
+        ramp_up_epochs: R, in epochs; 0 for none.
+        num_students: m, filled in by :class:`OnlineDistill`.
+        recorders: See :class:`OnlineDistiller`.
+        init_cfg: Initialization config.
+
+    Raises:
+        ValueError: ``tau`` is not positive; or, at the first step, there are fewer than two
+            students.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import CLILRDistiller
+        >>> same = dict(logits=[torch.ones(4, 10)] * 3)
+        >>> CLILRDistiller(num_students=3).compute_distill_losses(same, torch.tensor([1, 2, 3, 4]))
+        {'loss_transfer': tensor(0.)}
+    """
+
+    def __init__(
+        self,
+        loss_transfer: dict = dict(type='KLDivergence'),
+        tau: float = 3.0,
+        ramp_up_epochs: float = 80,
+        num_students: int = 3,
+        recorders: dict | Sequence[dict] | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau)
+
+    def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
+        """What each student learns from the others' mean."""
+        logits = records['logits']
+        pairs = zip(logits, peer_means(logits), strict=True)
+        transfer = sum(self.loss_transfer(z, others.detach()) for z, others in pairs)
+        return dict(loss_transfer=self.ramp_up() * transfer)

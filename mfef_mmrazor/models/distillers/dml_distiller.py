@@ -1,0 +1,55 @@
+"""DML: deep mutual learning."""
+
+from collections.abc import Sequence
+
+from mmrazor.registry import MODELS
+from torch import Tensor
+
+from .online_distiller import OnlineDistiller, Records, build_loss
+
+
+@MODELS.register_module()
+class DMLDistiller(OnlineDistiller):
+    r"""Every student learns from every other one (Deep Mutual Learning,
+    https://arxiv.org/abs/1706.00384).
+
+    .. math:: L = \sum_i \Big\{ \mathrm{CE}(z_i, y) + \frac{1}{m-1} \sum_{j \ne i}
+        \mathrm{KD}_\tau(\mathrm{sg}\,z_j \to z_i) \Big\}
+
+    The students' own cross-entropies are not repeated here: their heads compute them. As in the
+    paper the temperature is 1 and the weight constant.
+
+    Args:
+        loss_mutual: Config of the loss over all ordered pairs; ``type`` and ``tau`` may be left
+            out.
+        tau: Temperature, where ``loss_mutual`` does not set its own.
+        num_students: m, filled in by :class:`OnlineDistill`.
+        recorders: See :class:`OnlineDistiller`.
+        init_cfg: Initialization config.
+
+    Raises:
+        ValueError: ``tau`` is not positive; or, at the first step, there are fewer than two
+            students.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import DMLDistiller
+        >>> same = dict(logits=[torch.ones(4, 10)] * 2)
+        >>> DMLDistiller().compute_distill_losses(same, torch.tensor([1, 2, 3, 4]))
+        {'loss_mutual': tensor(0.)}
+    """
+
+    def __init__(
+        self,
+        loss_mutual: dict = dict(type='MutualKLDivergence'),
+        tau: float = 1.0,
+        num_students: int = 2,
+        recorders: dict | Sequence[dict] | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(num_students, recorders, init_cfg=init_cfg)
+        self.loss_mutual = build_loss(loss_mutual, 'MutualKLDivergence', tau)
+
+    def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
+        """What the students teach each other."""
+        return dict(loss_mutual=self.loss_mutual(records['logits']))

@@ -1,0 +1,75 @@
+"""KDCL: online knowledge distillation via collaborative learning."""
+
+from collections.abc import Sequence
+
+from mmrazor.registry import MODELS
+from torch import Tensor
+
+from ...functional import linear_target, minlogit_target, naive_target
+from ..builder import nearest
+from .online_distiller import OnlineDistiller, Records, build_loss
+
+TARGETS = dict(minlogit=minlogit_target, naive=naive_target, linear=linear_target)
+
+
+@MODELS.register_module()
+class KDCLDistiller(OnlineDistiller):
+    r"""One target, made of all students' logits and the labels, teaches every student (KDCL, Guo et
+    al., CVPR 2020,
+    https://openaccess.thecvf.com/content_CVPR_2020/html/Guo_Online_Knowledge_Distillation_via_Collaborative_Learning_CVPR_2020_paper.html).
+
+    .. math:: L = \sum_i \{ \mathrm{CE}(z_i, y)
+        + \lambda\,\mathrm{KD}_\tau(\mathrm{sg}\,z_t \to z_i) \}
+
+    The target :math:`z_t` is never worse on the labels than the best student:
+    :func:`~mfef_mmrazor.functional.minlogit_target`,
+    :func:`~mfef_mmrazor.functional.naive_target` or
+    :func:`~mfef_mmrazor.functional.linear_target`. The paper's fourth one, "general", needs
+    held-out data and is not here; nor is an augmentation of its own for each student. The
+    students' own cross-entropies are not repeated here: their heads compute them.
+
+    Args:
+        variant: ``'minlogit'``, ``'naive'`` or ``'linear'``.
+        tau: Temperature.
+        loss_weight: :math:`\lambda`.
+        loss_transfer: Config of what the target teaches; ``type``, ``tau`` and ``loss_weight`` may
+            be left out.
+        num_students: m, filled in by :class:`OnlineDistill`.
+        recorders: See :class:`OnlineDistiller`.
+        init_cfg: Initialization config.
+
+    Raises:
+        ValueError: The variant is unknown, or ``tau`` is not positive; or, at a step, the labels
+            are mixed ones (B, K) and the variant is ``'minlogit'``.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import KDCLDistiller
+        >>> same = dict(logits=[torch.ones(4, 10)] * 2)
+        >>> KDCLDistiller().compute_distill_losses(same, torch.tensor([1, 2, 3, 4]))
+        {'loss_transfer': tensor(0.)}
+    """
+
+    def __init__(
+        self,
+        variant: str = 'minlogit',
+        tau: float = 2.0,
+        loss_weight: float = 1.0,
+        loss_transfer: dict = dict(type='KLDivergence'),
+        num_students: int = 2,
+        recorders: dict | Sequence[dict] | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(num_students, recorders, init_cfg=init_cfg)
+        if variant not in TARGETS:
+            raise ValueError(
+                f'variant={variant!r}, expected one of {list(TARGETS)}{nearest(variant, TARGETS)}'
+            )
+        self.target = TARGETS[variant]
+        self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau, loss_weight=loss_weight)
+
+    def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
+        """What the common target teaches the students."""
+        logits = records['logits']
+        target = self.target(logits, labels).detach()
+        return dict(loss_transfer=sum(self.loss_transfer(z, target) for z in logits))

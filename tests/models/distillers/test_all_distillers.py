@@ -1,0 +1,143 @@
+"""What holds for every registered method, so that a new one cannot be forgotten."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.structures import DataSample
+from mmrazor.registry import MODELS
+
+from mfef_mmrazor.models import MutualKLDivergence, OnlineDistiller
+
+CONFIGS = Path(__file__).parents[3] / 'configs'
+METHODS = sorted(
+    name
+    for name, kind in MODELS.module_dict.items()
+    if isinstance(kind, type)
+    and issubclass(kind, OnlineDistiller)
+    and kind.__module__.startswith('mfef_mmrazor.')
+)
+TEACHES_WITH_GRADIENT = ['OKDDipDistiller']  # on purpose: see its docstring
+
+every_method = pytest.mark.parametrize('method', METHODS)
+
+
+def config_of(method):
+    """The method's digits config."""
+    found = [
+        path
+        for path in CONFIGS.glob('*/*_digits.py')
+        if Config.fromfile(path).model.distiller.type == method
+    ]
+    assert found, f'{method} has no digits config under configs/'
+    return found[0]
+
+
+def model_of(method):
+    torch.manual_seed(0)
+    cfg = Config.fromfile(config_of(method))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
+
+
+def batch():
+    inputs = torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    return inputs, [DataSample().set_gt_label(i) for i in range(6)]
+
+
+def calls_of_losses(model):
+    """What goes into and comes out of the modules of distillation losses in one step."""
+    calls = []
+    hooks = [
+        module.register_forward_hook(lambda *call: calls.append(call))
+        for name, module in model.distiller.named_children()
+        if name.startswith('loss_') and name != 'loss_ce'
+    ]
+    losses = model.loss(*batch())
+    for hook in hooks:
+        hook.remove()
+    return losses, calls
+
+
+def test_all_methods_are_found():
+    assert {'IndependentDistiller', 'MFEFDistiller', 'OKDDipDistiller'} <= set(METHODS)
+
+
+@every_method
+def test_it_has_a_card_and_configs_of_three_sizes(method):
+    folder = config_of(method).parent
+    assert method in (folder / 'README.md').read_text()
+    for data in ('digits', 'cifar10-folder', 'cifar100'):
+        assert list(folder.glob(f'{folder.name}_*_{data}.py'))
+
+
+@every_method
+def test_one_step_gives_every_parameter_a_finite_gradient(method):
+    model = model_of(method)
+    losses = model.loss(*batch())
+    assert all('loss' in name and x.shape == () and x.isfinite() for name, x in losses.items())
+    sum(losses.values()).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad and parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@every_method
+def test_no_target_carries_a_gradient(method, epoch):
+    epoch(80)
+    model = model_of(method)
+    losses, calls = calls_of_losses(model)
+
+    # nothing is taught outside of these modules, so that all of it is looked at
+    own = ('distill.loss_fused', 'student')
+    taught = sum(x.item() for name, x in losses.items() if not name.startswith(own))
+    expected = model.distiller.ramp_up() * sum(output.item() for *_, output in calls)
+    assert taught == pytest.approx(expected, rel=1e-5)
+
+    carried = False
+    for module, args, output in calls:
+        if isinstance(module, MutualKLDivergence):
+            (logits,) = args
+            gradients = torch.autograd.grad(output, logits, retain_graph=True)
+            p = [(z / module.tau).softmax(dim=1) for z in logits]
+            for own, gradient in zip(p, gradients, strict=True):
+                constant_peers = sum(own - peer for peer in p) / (len(p) - 1)
+                constant_peers = constant_peers * module.tau * module.loss_weight / len(own)
+                assert torch.allclose(gradient, constant_peers, rtol=0, atol=1e-6)
+            continue
+        _, teachers = args
+        teachers = [teachers] if isinstance(teachers, torch.Tensor) else teachers
+        for teacher in [x for x in teachers if x.requires_grad]:
+            (gradient,) = torch.autograd.grad(output, teacher, retain_graph=True, allow_unused=True)
+            carried |= gradient is not None and bool((gradient != 0).any())
+    assert carried == (method in TEACHES_WITH_GRADIENT)
+
+
+@every_method
+def test_after_a_validation_it_trains_as_if_there_had_been_none(method):
+    model, untouched = model_of(method), model_of(method)
+    model.eval()
+    predictions = model.predict_all(*batch())
+    students = [f'student{i}' for i in range(len(model.students))]
+    assert list(predictions)[: len(students) + 1] == [*students, 'ensemble']
+    model.train()
+    assert all(module.training for module in model.modules())
+    losses, expected = model.loss(*batch()), untouched.loss(*batch())
+    assert losses.keys() == expected.keys()
+    assert all(torch.equal(losses[name], expected[name]) for name in losses)
+
+
+@every_method
+def test_it_learns_a_batch_by_heart(method):
+    model = model_of(method)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    values = []
+    for _ in range(8):
+        losses = model.loss(*batch())
+        values.append(sum(x for name, x in losses.items() if name.startswith('student')).item())
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert values[-1] < 0.7 * values[0]

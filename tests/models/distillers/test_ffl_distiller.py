@@ -1,0 +1,90 @@
+import pytest
+import torch
+from reference import LABELS, W40, assert_same, cross_entropy, kd, records
+from torch import nn
+
+from mfef_mmrazor.models import FFLDistiller, MFEFDistiller
+
+
+def ffl(students=2, kind=FFLDistiller, **options):
+    torch.manual_seed(0)
+    distiller = kind(16, 5, num_students=students, **options)
+    nn.init.normal_(distiller.head.fc.weight)  # far from uniform, so that no loss is near zero
+    return distiller.double()
+
+
+def batch_norm(x, norm):
+    centred = x - x.mean(dim=(0, 2, 3), keepdim=True)
+    x = centred / (centred.pow(2).mean(dim=(0, 2, 3), keepdim=True) + 1e-5).sqrt()
+    return x * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def classify_fused(distiller, maps):
+    """Depthwise 3x3 as nine shifts and pointwise 1x1 as a sum over channels, by hand."""
+    depthwise = distiller.fusion.fuse.depthwise_conv
+    pointwise = distiller.fusion.fuse.pointwise_conv
+    x, kernel = torch.cat(maps, dim=1), depthwise.conv.weight
+    height, width = x.shape[2:]
+    padded = nn.functional.pad(x, (1, 1, 1, 1))
+    x = sum(
+        padded[:, :, i : i + height, j : j + width] * kernel[:, 0, i, j, None, None]
+        for i in range(3)
+        for j in range(3)
+    )
+    x = batch_norm(x, depthwise.bn).clamp(min=0)
+    x = torch.einsum('oc,bchw->bohw', pointwise.conv.weight[:, :, 0, 0], x)
+    x = batch_norm(x, pointwise.bn).clamp(min=0).mean(dim=(2, 3))
+    return x @ distiller.head.fc.weight.t() + distiller.head.fc.bias
+
+
+@pytest.mark.parametrize('students', [2, 3, 4])
+def test_the_fused_classifier_and_the_students_teach_each_other(students, epoch):
+    epoch(40)
+    distiller, caught = ffl(students), records(students)
+    losses = distiller.compute_distill_losses(caught, LABELS)
+    z, fused = caught['logits'], classify_fused(distiller, caught['feature'])
+    expected = dict(
+        loss_fused=cross_entropy(fused),
+        loss_ensemble=W40 * kd(sum(z) / students, fused, 3.0),
+        loss_transfer=W40 * sum(kd(fused, x, 3.0) for x in z),
+    )
+    assert_same(losses, expected, distiller, caught)
+
+
+@pytest.mark.parametrize('students', [2, 3, 4])
+def test_it_is_mfef_whose_connectors_do_nothing(students, epoch):
+    epoch(40)
+    mfef = ffl(students, MFEFDistiller, attention=dict(reduction=4))
+    for part in (mfef.multi_scale, mfef.attention):
+        for i in range(students):
+            part[i] = nn.Identity()
+    distiller, caught = ffl(students), records(students)
+    distiller.load_state_dict(mfef.state_dict())
+    losses = distiller.compute_distill_losses(caught, LABELS)
+    expected = mfef.compute_distill_losses(caught, LABELS)
+    for term, value in losses.items():
+        leaves = caught['logits'] + caught['feature']
+        ours, theirs = (
+            torch.autograd.grad(
+                x, [*leaves, *module.parameters()], retain_graph=True, allow_unused=True
+            )
+            for x, module in ((value, distiller), (expected[term], mfef))
+        )
+        assert torch.equal(value, expected[term])
+        for a, b in zip(ours, theirs, strict=True):
+            assert (a is None and b is None) or torch.equal(a, b)
+
+
+def test_it_has_the_parameters_of_the_paper():
+    for students, parameters in ((2, 16_228), (3, 21_028), (4, 25_828)):
+        distiller = FFLDistiller(in_channels=64, num_classes=100, num_students=students)
+        assert sum(p.numel() for p in distiller.parameters()) == parameters
+
+
+def test_impossible_options():
+    with pytest.raises(ValueError, match=r'in_channels=\[64\] names 1 students, but there are 2'):
+        FFLDistiller(in_channels=[64], num_classes=10)
+    with pytest.raises(ValueError, match='tau=-3, but a temperature must be positive'):
+        FFLDistiller(in_channels=64, num_classes=10, tau=-3)
+    with pytest.raises(ValueError, match='feature of student0 is'):
+        ffl().compute_distill_losses(records(2, channels=8), LABELS)
