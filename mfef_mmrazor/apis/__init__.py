@@ -1,6 +1,7 @@
 from .compare import compare
 from .errors import user_errors
+from .networks import count_networks
 from .report import report
 from .train import load_config, test, train
 
-__all__ = ['compare', 'load_config', 'report', 'test', 'train', 'user_errors']
+__all__ = ['compare', 'count_networks', 'load_config', 'report', 'test', 'train', 'user_errors']

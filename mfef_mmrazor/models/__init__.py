@@ -1,5 +1,14 @@
 from .algorithms import OnlineDistill
-from .backbones import CifarResNet
+from .backbones import (
+    CifarDenseNet,
+    CifarMobileNetV2,
+    CifarResNet,
+    CifarShuffleNetV1,
+    CifarShuffleNetV2,
+    CifarVGG,
+    GlobalMaxPooling,
+    WideResNet,
+)
 from .connectors import (
     DANetConnector,
     DualAttentionConnector,
@@ -24,7 +33,12 @@ from .losses import AttentionMapLoss, EnsembleKLDivergence, MutualKLDivergence
 __all__ = [
     'AttentionMapLoss',
     'CLILRDistiller',
+    'CifarDenseNet',
+    'CifarMobileNetV2',
     'CifarResNet',
+    'CifarShuffleNetV1',
+    'CifarShuffleNetV2',
+    'CifarVGG',
     'ConfigurableOnlineDistiller',
     'DANetConnector',
     'DMLDistiller',
@@ -32,6 +46,7 @@ __all__ = [
     'EnsembleKLDivergence',
     'FFLDistiller',
     'FeatureFusionConnector',
+    'GlobalMaxPooling',
     'IndependentDistiller',
     'KDCLDistiller',
     'MFEFDistiller',
@@ -42,4 +57,5 @@ __all__ = [
     'ONEDistiller',
     'OnlineDistill',
     'OnlineDistiller',
+    'WideResNet',
 ]

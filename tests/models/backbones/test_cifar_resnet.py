@@ -1,58 +1,68 @@
 import pytest
 import torch
-from mmpretrain.registry import MODELS
+from counting import agrees, check_backbone, check_sizes, multiply_adds
 from torch import nn
 
 from mfef_mmrazor.models import CifarResNet
 from mfef_mmrazor.models.backbones.cifar_resnet import ZeroPadShortcut
 
-# depth, shortcut, parameters with 10 and with 100 classes, millions of multiply-adds with 100
 SIZES = [
-    (20, 'projection', 272_474, 278_324, 40.82),
-    (32, 'projection', 466_906, 472_756, 69.13),
-    (56, 'projection', 855_770, 861_620, 125.75),
-    (110, 'projection', 1_730_714, 1_736_564, 253.16),
-    (20, 'zero_pad', 269_722, 275_572, 40.56),
-    (32, 'zero_pad', 464_154, 470_004, 68.87),
-    (56, 'zero_pad', 853_018, 858_868, 125.49),
-    (110, 'zero_pad', 1_727_962, 1_733_812, 252.89),
+    ('resnet8', 78_042, 83_892, '12.51'),
+    ('resnet14', 175_258, 181_108, '26.66'),
+    ('resnet20', 272_474, 278_324, '40.82'),
+    ('resnet32', 466_906, 472_756, '69.13'),
+    ('resnet44', 661_338, 667_188, '97.44'),
+    ('resnet56', 855_770, 861_620, '125.75'),
+    ('resnet110', 1_730_714, 1_736_564, '253.16'),
+    ('resnet110-bottleneck', 1_147_738, 1_170_868, '167.45'),
+    ('resnet164-bottleneck', 1_704_154, 1_727_284, '247.67'),
+    ('resnet8x4', 1_210_410, 1_233_540, '177.07'),
+    ('resnet32x4', 7_410_730, 7_433_860, '1083.04'),
+    ('wrn-20-8-bottleneck', 6_848_090, 6_871_220, '1022.83'),
+]
+
+# depth, parameters of the classifier with 10 and with 100 classes, millions of multiply-adds
+ZERO_PAD_SIZES = [
+    (20, 269_722, 275_572, '40.56'),
+    (32, 464_154, 470_004, '68.87'),
+    (56, 853_018, 858_868, '125.49'),
+    (110, 1_727_962, 1_733_812, '252.89'),
 ]
 
 
-def multiply_adds(network, size):
-    """Of all convolutions and linear layers, for one image."""
-    counts = []
-
-    def count(layer, inputs, output):
-        if isinstance(layer, nn.Conv2d):
-            one_output = layer.in_channels // layer.groups * layer.kernel_size[0] ** 2
-        else:
-            one_output = layer.in_features
-        counts.append(output.numel() * one_output)
-
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            module.register_forward_hook(count)
-    with torch.no_grad():
-        network.eval()(torch.rand(1, 3, size, size))
-    return sum(counts)
+@pytest.mark.parametrize('name, of_10, of_100, macs', SIZES)
+def test_size(name, of_10, of_100, macs):
+    check_sizes(name, of_10, of_100, macs)
 
 
-@pytest.mark.parametrize('depth, shortcut, of_10, of_100, millions', SIZES)
-def test_size_of_the_classifier(depth, shortcut, of_10, of_100, millions):
-    for classes, parameters in ((10, of_10), (100, of_100)):
-        network = MODELS.build(
-            dict(
-                _scope_='mmpretrain',
-                type='ImageClassifier',
-                backbone=dict(type='CifarResNet', depth=depth, shortcut=shortcut),
-                neck=dict(type='GlobalAveragePooling'),
-                head=dict(type='LinearClsHead', num_classes=classes, in_channels=64),
-            )
-        )
-        assert sum(p.numel() for p in network.parameters()) == parameters
-        macs = multiply_adds(network, 32) + 64 * (100 - classes)
-        assert round(macs / 1e6, 2) == millions
+@pytest.mark.parametrize('depth, of_10, of_100, macs', ZERO_PAD_SIZES)
+def test_size_with_zero_pad_shortcuts(depth, of_10, of_100, macs):
+    network = CifarResNet(depth=depth, shortcut='zero_pad')
+    parameters = sum(p.numel() for p in network.parameters())
+    assert (parameters + 65 * 10, parameters + 65 * 100) == (of_10, of_100)
+    assert agrees(multiply_adds(network, 32) + 64 * 100, macs)
+
+
+@pytest.mark.parametrize('shortcut', ['projection', 'zero_pad'])
+@pytest.mark.parametrize(
+    'block, depth, widen_factor', [('basic', 8, 1), ('bottleneck', 11, 1), ('bottleneck', 20, 2)]
+)
+def test_maps_and_gradients(block, depth, widen_factor, shortcut):
+    network = CifarResNet(
+        depth, shortcut, block=block, widen_factor=widen_factor, out_indices=(0, 1, 2)
+    )
+    channels = 16 if block == 'basic' else 64
+    shapes = [(channels * 2**i, 32 // 2**i, 32 // 2**i) for i in range(3)]
+    check_backbone(network, *shapes)
+
+
+def test_wide_bottlenecks_are_wide_inside():
+    network = CifarResNet(depth=20, block='bottleneck', widen_factor=8)
+    for stage, inside in ((network.layer1, 128), (network.layer2, 256), (network.layer3, 512)):
+        assert len(stage) == 2
+        for block in stage:
+            assert block.conv2.weight.shape == (inside, inside, 3, 3)
+            assert block.conv3.weight.shape == (inside // 2, inside, 1, 1)
 
 
 @pytest.mark.parametrize('shortcut', ['projection', 'zero_pad'])
@@ -110,6 +120,21 @@ def test_impossible_depth(depth):
         CifarResNet(depth=depth)
 
 
-def test_unknown_shortcut():
-    with pytest.raises(ValueError, match="shortcut='A', expected 'projection' or 'zero_pad'"):
-        CifarResNet(depth=8, shortcut='A')
+@pytest.mark.parametrize('depth', [2, 8, 32, 111])
+def test_impossible_depth_with_bottlenecks(depth):
+    with pytest.raises(ValueError, match=rf'depth={depth}, expected 9n \+ 2'):
+        CifarResNet(depth=depth, block='bottleneck')
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(shortcut='A'), "shortcut='A', expected 'projection' or 'zero_pad'"),
+        (dict(block='wide'), "block='wide', expected 'basic' or 'bottleneck'"),
+        (dict(widen_factor=2), 'widen_factor=2 with basic blocks: .* by base_channels'),
+        (dict(block='bottleneck', widen_factor=0), 'widen_factor=0 with bottleneck blocks'),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CifarResNet(depth=20, **arguments)

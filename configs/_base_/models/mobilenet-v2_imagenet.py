@@ -1,0 +1,6 @@
+student = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='MobileNetV2'),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=1000, in_channels=1280),
+)

@@ -1,0 +1,6 @@
+student = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='CifarResNet', depth=32, stem_channels=32, base_channels=64),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=256),
+)
