@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).parents[3] / 'configs/_base_/models'
 def student(name, num_classes=10):
     cfg = Config.fromfile(CONFIGS / f'{name}.py').student
     cfg.head.num_classes = num_classes
-    return MODELS.build(cfg)
+    return MODELS.build(dict(cfg, _scope_='mmpretrain'))
 
 
 def multiply_adds(network, size):
