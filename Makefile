@@ -27,7 +27,7 @@ lint: .venv/ready
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $(TORCH)
-	$(BIN)/python -m pip install -q -e '.[openmmlab,dev]'
+	$(BIN)/python -m pip install -q -e '.[openmmlab,export,dev]'
 	touch $@
 
 clean:

@@ -344,7 +344,7 @@ def attention_map_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def smallest_size(maps: Sequence[Tensor]) -> tuple[int, int]:
     """Height and width that every one of the (B, C, H, W) maps can be average-pooled to."""
-    return min(x.shape[-2] for x in maps), min(x.shape[-1] for x in maps)
+    return min(int(x.shape[-2]) for x in maps), min(int(x.shape[-1]) for x in maps)
 
 
 def resize(feature: Tensor, size: tuple[int, int]) -> Tensor:

@@ -43,7 +43,7 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
     Data sets that mmpretrain downloads itself are left to it.
     """
     for dataloader in dataloaders:
-        for dataset in _datasets(cfg.get(dataloader)):
+        for dataset in inner_datasets(cfg.get(dataloader)):
             root, prefix = dataset.get('data_root', ''), dataset.get('data_prefix', '')
             folder = Path(root) / prefix if isinstance(prefix, str) else Path(root)
             downloads = 'CIFAR' in str(dataset.get('type')) and dataset.get('download', True)
@@ -54,12 +54,12 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
                 )
 
 
-def _datasets(dataset_cfg: dict | None) -> Iterator[dict]:
+def inner_datasets(dataset_cfg: dict | None) -> Iterator[dict]:
     """The data sets of a data loader's config, inside any wrappers."""
     inner = (dataset_cfg or {}).get('dataset', (dataset_cfg or {}).get('datasets'))
     for each in inner if isinstance(inner, (list, tuple)) else [inner]:
         if isinstance(each, dict):
-            yield from _datasets(each) if {'dataset', 'datasets'} & set(each) else [each]
+            yield from inner_datasets(each) if {'dataset', 'datasets'} & set(each) else [each]
 
 
 def check_checkpoint(cfg: Config) -> None:

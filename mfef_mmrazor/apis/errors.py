@@ -13,13 +13,13 @@ OWN = ('mfef_mmrazor', 'mmengine.registry', 'mmengine.config')
 def user_errors() -> Iterator[None]:
     """Exit with status 2 and the message alone, for the errors that a user's input causes.
 
-    Those are the ``ValueError``, ``TypeError``, ``KeyError``, ``OSError`` and ``RuntimeError`` that
-    this package or mmengine's config reading and building raise themselves. Any other exception
-    keeps its traceback: it is a bug, or something of the machine's.
+    Those are the ``ValueError``, ``TypeError``, ``KeyError``, ``OSError``, ``RuntimeError`` and
+    ``ImportError`` that this package or mmengine's config reading and building raise themselves.
+    Any other exception keeps its traceback: it is a bug, or something of the machine's.
     """
     try:
         yield
-    except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError) as error:
         *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
         if not raised_in.f_globals.get('__name__', '').startswith(OWN):
             raise

@@ -129,13 +129,20 @@ class OnlineDistill(BaseAlgorithm):
             ``student0``, ``student1``, ..., ``ensemble`` (the mean of the students' logits) and,
             where the method has one, ``fused``: a list of B data samples each.
         """
+        logits = self.predict_logits(inputs, data_samples)
+        return {name: pack_predictions(z, data_samples) for name, z in logits.items()}
+
+    def predict_logits(
+        self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None
+    ) -> dict[str, Tensor]:
+        """Logits (B, K) of all that :meth:`predict_all` answers for, by the same names."""
         _, records = self._run_students(inputs, data_samples, mode='tensor')
         logits = {f'student{i}': z for i, z in enumerate(records['logits'])}
         logits['ensemble'] = ensemble_logits(records['logits'])
         fused = self.distiller.fused_logits(records)
         if fused is not None:
             logits['fused'] = fused
-        return {name: pack_predictions(z, data_samples) for name, z in logits.items()}
+        return logits
 
     def _run_students(
         self,

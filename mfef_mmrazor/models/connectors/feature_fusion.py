@@ -49,7 +49,7 @@ class FeatureFusionConnector(BaseConnector):
 
     def forward_train(self, feature: Sequence[Tensor]) -> Tensor:
         """Maps of (B, C_i, H, W) to one of (B, out_channels, H, W)."""
-        shapes = [tuple(x.shape) for x in feature]
+        shapes = [tuple(map(int, x.shape)) for x in feature]  # tensors, while it is traced
         if tuple(s[1] for s in shapes) != self.in_channels or len({s[2:] for s in shapes}) > 1:
             raise ValueError(
                 f'got maps of {shapes}, expected {len(self.in_channels)} maps of one height and '

@@ -176,7 +176,7 @@ class MFEFDistiller(OnlineDistiller):
         )
 
     def _log_sizes(self, maps: Sequence[Tensor]) -> None:
-        sizes = [tuple(x.shape[2:]) for x in maps]
+        sizes = [tuple(map(int, x.shape[2:])) for x in maps]
         if len(set(sizes)) > 1 and not getattr(self, '_sizes_logged', False):
             self._sizes_logged = True
             self.log(f'maps of {sizes} pixels are average-pooled to {smallest_size(maps)}')
