@@ -234,7 +234,9 @@ def _without_initial_weights(cfg: Any) -> Any:
             for key, value in cfg.items()
             if key not in ('init_cfg', 'pretrained')
         }
-    return [_without_initial_weights(item) for item in cfg] if isinstance(cfg, list) else cfg
+    if isinstance(cfg, (list, tuple)):
+        return type(cfg)(_without_initial_weights(item) for item in cfg)
+    return cfg
 
 
 def _chosen(students: int | str, number: int, checkpoint: Path, stored: dict) -> list[int]:
@@ -336,7 +338,7 @@ def _input_shape(cfg: dict) -> tuple[int, int, int]:
 
 def _shape_after(transforms: Sequence[Callable], size: int) -> tuple:
     image = torch.zeros(size, size, 3, dtype=torch.uint8).numpy()
-    results = dict(img=image, img_shape=(size, size), ori_shape=(size, size), gt_label=0)
+    results: Any = dict(img=image, img_shape=(size, size), ori_shape=(size, size), gt_label=0)
     for transform in transforms:
         results = transform(results)
     inputs = results['inputs']
