@@ -37,9 +37,11 @@ def export(
     """Write students of a checkpoint as plain networks, and check what was written.
 
     - ``pth``: an mmpretrain checkpoint, ``studentN.pth``, and its config, ``studentN.py``, for
-      ``mmpretrain.get_model`` and ``ImageClassificationInferencer``. The config takes image files.
-      It imports a plugin only where the student or the pipeline has a part of that plugin's.
-    - ``safetensors``: the weights alone, and the same config.
+      ``mmpretrain.get_model`` and ``ImageClassificationInferencer``. The config takes image files,
+      also where the training images were in memory (those are taken for RGB, as mmpretrain's CIFAR
+      is). It imports a plugin only where the student or the pipeline has a part of that plugin's.
+    - ``safetensors``: the weights alone, and the same config:
+      ``safetensors.torch.load_model(mmpretrain.get_model('studentN.py'), 'studentN.safetensors')``.
     - ``onnx`` and ``torchscript`` (``studentN.onnx``, ``studentN.pt``): the network. In go images
       (B, 3, H, W), float32, B free, H and W as in ``input_size``, values 0 to 255 after
       ``(x - mean) / std``; channels are RGB if ``to_rgb``, else BGR. Out come logits (B, K). The
@@ -68,9 +70,6 @@ def export(
             formats that hold a whole module: ``onnx`` and ``torchscript``.
         fused: Likewise the fused classifier, with all students.
 
-    Images that a data set holds in memory, without a transform that loads them, are taken for RGB,
-    as mmpretrain's CIFAR is.
-
     Returns:
         The files.
 
@@ -88,7 +87,7 @@ def export(
 
         export('work_dirs/demo/epoch_20.pth', 'exported', students='best', formats=['pth', 'onnx'])
     """
-    checkpoint, out = Path(checkpoint), Path(out)
+    checkpoint, out, formats = Path(checkpoint), Path(out), list(dict.fromkeys(formats))
     check_formats(formats)
     of_modules = [name for name in formats if name in ('onnx', 'torchscript')]
     if (ensemble or fused) and not of_modules:
