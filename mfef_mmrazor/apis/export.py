@@ -132,7 +132,7 @@ def export(
         folder = Path(partial)
         for i in numbers:
             name = f'student{i}'
-            network, student_cfg = _deployed(cfg, i, algorithm.students[i], classes)
+            network, student_cfg = _deployed(cfg, i, algorithm.student_weights(i), classes)
             predictor = Predictor(network, config=folder / f'{name}.py', **common)
             if {'pth', 'safetensors'} & set(formats):
                 student_cfg.dump(predictor.config)
@@ -348,7 +348,7 @@ def _shape_after(transforms: Sequence[Callable], size: int) -> tuple:
 
 
 def _deployed(
-    cfg: dict, i: int, student: nn.Module, classes: Sequence[str] | None
+    cfg: dict, i: int, weights: dict[str, Tensor], classes: Sequence[str] | None
 ) -> tuple[nn.Module, Config]:
     """A student as mmpretrain builds it by itself, with the trained weights; and its config."""
     model = _without_initial_weights(cfg['model']['students'][i])
@@ -362,7 +362,7 @@ def _deployed(
     dataset = dict(type='CustomDataset', classes=classes, pipeline=pipeline)
     content = dict(default_scope='mmpretrain', model=model, test_dataloader=dict(dataset=dataset))
     network = get_model(Config(copy.deepcopy(content)))
-    network.load_state_dict(student.state_dict())
+    network.load_state_dict(weights)
 
     parts = [*map(type, network.modules()), *(TRANSFORMS.get(t['type']) for t in pipeline)]
     packages = {part.__module__.split('.')[0] for part in parts}

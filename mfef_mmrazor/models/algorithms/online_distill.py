@@ -1,7 +1,8 @@
 """The algorithm: N students, one batch for all, one optimizer step."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from mmengine.logging import MMLogger
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from ...functional import ensemble_logits
 from ..builder import build, find
 from ..distillers.online_distiller import OnlineDistiller, Records
+from ..trunk import share_low_modules
 
 Predictions = dict[str, list[BaseDataElement]]
 
@@ -37,17 +39,28 @@ class OnlineDistill(BaseAlgorithm):
     Where the data pipeline makes a view for each student (mmpretrain's ``MultiView``, see
     ``configs/_base_/datasets/cifar10_folder_views.py``), every student sees its own.
 
+    With ``shared_stages`` the students are branches of one network, as in the original forms of
+    ONE, CL-ILR, OKDDip and FFL: the stem and the first stages, the trunk, are the first student's
+    and run once a step, and all students go on from their map. The others' own are dropped
+    (``nn.Identity`` is in their place), so such a student does not take images;
+    :meth:`student_weights` gives the weights of the plain network that it stands for.
+
     Args:
         students: Configs or built models, at least two; they may be different networks, with the
             same number of classes.
         distiller: Config or built :class:`OnlineDistiller`.
         data_preprocessor: As in mmengine; by default that of the first student.
+        shared_stages: How many of the first stages the students share, with the stem; 0 for none.
+            Backbones can be ``CifarResNet``, ``WideResNet`` and mmpretrain's ``ResNet``.
+        mean_trunk_gradient: Divide the gradient where the students part by their number, as CL-ILR
+            does. Otherwise the trunk gets the sum.
         init_cfg: Initialization config.
 
     Raises:
         ValueError: There are fewer than two students or the same one twice, or numbers of classes
-            differ, or the distiller was made for another number of students; and when weights of
-            another architecture are loaded, also with ``strict=False``.
+            differ, or the distiller was made for another number of students; the students cannot
+            share the stages, or a recorder looks inside them; and when weights of another
+            architecture are loaded, also with ``strict=False``.
         TypeError: A student is no ``BaseModel``, or the distiller no ``OnlineDistiller``.
         KeyError: A recorder's source is not in its student.
 
@@ -71,6 +84,8 @@ class OnlineDistill(BaseAlgorithm):
         students: Sequence[dict | BaseModel],
         distiller: dict | OnlineDistiller,
         data_preprocessor: dict | nn.Module | None = None,
+        shared_stages: int = 0,
+        mean_trunk_gradient: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         if not isinstance(students, Sequence) or len(students) < 2:
@@ -87,6 +102,8 @@ class OnlineDistill(BaseAlgorithm):
         # mmrazor's own way of clearing `inplace` does nothing on torch >= 2.5: done below
         super().__init__(first, data_preprocessor, init_cfg, module_inplace=True)
         self.peers = ModuleList(peers)
+        self.trunk = share_low_modules(self.students, shared_stages) if shared_stages else []
+        self.mean_trunk_gradient = mean_trunk_gradient
         self._keep_recorded_features_intact()
         self.distiller = self._build_distiller(distiller)
         self._check_classes()
@@ -144,6 +161,15 @@ class OnlineDistill(BaseAlgorithm):
             logits['fused'] = fused
         return logits
 
+    def student_weights(self, index: int) -> dict[str, Tensor]:
+        """State dict of a student as the plain network it is deployed as, trunk included."""
+        trunk = {
+            f'{name}.{key}': value
+            for name in self.trunk
+            for key, value in self.architecture.get_submodule(name).state_dict().items()
+        }
+        return {**trunk, **self.students[index].state_dict()}
+
     def _run_students(
         self,
         inputs: Tensor | list[Tensor],
@@ -157,14 +183,39 @@ class OnlineDistill(BaseAlgorithm):
                 f'{len(self.students)} students: set num_views of MultiView to '
                 f'[{len(self.students)}]'
             )
+        if self.trunk and isinstance(inputs, list):
+            raise ValueError(
+                'the data pipeline gives a view of an image for each student, but with '
+                'shared_stages they all go on from one map: drop MultiView or shared_stages'
+            )
         self.distiller.prepare_recorders(self.students)
         outputs = []
-        for student, view, recorders in zip(
-            self.students, views, self.distiller.recorders, strict=True
-        ):
-            with recorders:
-                outputs.append(student(view, data_samples, mode=mode))
+        with self._trunk_maps() as maps:
+            for student, view, recorders in zip(
+                self.students, views, self.distiller.recorders, strict=True
+            ):
+                with recorders:
+                    outputs.append(student(maps[0] if maps else view, data_samples, mode=mode))
         return outputs, self.distiller.collect_records()
+
+    @contextmanager
+    def _trunk_maps(self) -> Iterator[list[Tensor]]:
+        """A list that gets the trunk's map when the first student has run, if there is a trunk."""
+        maps: list[Tensor] = []
+
+        def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
+            if self.mean_trunk_gradient and output.requires_grad:
+                output.register_hook(lambda gradient: gradient / len(self.students))
+            maps.append(output)
+
+        if not self.trunk:
+            yield maps
+            return
+        handle = self.architecture.get_submodule(self.trunk[-1]).register_forward_hook(keep)
+        try:
+            yield maps
+        finally:
+            handle.remove()
 
     @staticmethod
     def _build_student(index: int, student: dict | BaseModel) -> BaseModel:
@@ -192,8 +243,24 @@ class OnlineDistill(BaseAlgorithm):
             raise ValueError(
                 f'the distiller was made for {built.num_students} students, but there are {number}'
             )
+        self._check_recorders_of_trunk(built)
         built.check_recorders(self.students)
         return built
+
+    def _check_recorders_of_trunk(self, distiller: OnlineDistiller) -> None:
+        """A peer has nothing to record where the trunk was, but the map that it goes on from."""
+        inside = tuple(f'{name}.' for name in self.trunk)
+        for i, cfgs in enumerate(distiller.recorder_cfgs[1:], start=1):
+            for name, cfg in cfgs.items():
+                source = cfg.get('source', '')
+                if not f'{source}.'.startswith(inside):
+                    continue
+                if (cfg.get('type'), source) != ('ModuleOutputs', self.trunk[-1]):
+                    raise ValueError(
+                        f'recorder {name!r}: {source!r} of student{i} is inside the stages that '
+                        'the students share; of those only the output can be recorded, '
+                        f'ModuleOutputs of {self.trunk[-1]!r}'
+                    )
 
     def _check_classes(self) -> None:
         heads = {f'student{i}': getattr(x, 'head', None) for i, x in enumerate(self.students)}
