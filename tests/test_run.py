@@ -12,6 +12,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
+SHARED = ROOT / 'configs/ffl/ffl_resnet8-x2-shared2_1xb32-20e_digits.py'
 MMRAZOR = Path(mmrazor.__file__).parent / '.mim'
 SMALL = [
     'train_dataloader.dataset.train_per_class=4',
@@ -51,14 +52,15 @@ def test_without_the_launcher_they_do_not_start(tmp_path):
     assert done.returncode == 1 and 'torch>=1.13' in done.stderr
 
 
-def test_two_processes_train_one_model(tmp_path):
+@pytest.mark.parametrize('config', [CONFIG, SHARED], ids=['mfef', 'shared2'])
+def test_two_processes_train_one_model(tmp_path, config):
     """Also after StopDistillHook, with every parameter used, as DDP wants it."""
     script = tmp_path / 'script.py'
     script.write_text(f"""
 import torch
 from torch import distributed
 from mfef_mmrazor.apis import load_config, train
-cfg = load_config({str(CONFIG)!r}, 'run', dict(
+cfg = load_config({str(config)!r}, 'run', dict(
     option.split('=') for option in {SMALL!r}), launcher='pytorch')
 for loader, key in (('train', 'train_per_class'), ('val', 'indices'), ('test', 'indices')):
     dataset = cfg[f'{{loader}}_dataloader'].dataset

@@ -21,7 +21,7 @@ from .train import load_config, train
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
 CONDITIONS = (
     'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler',
-    'train_cfg', 'randomness', 'model.data_preprocessor', 'model.students',
+    'train_cfg', 'randomness', 'model.data_preprocessor', 'model.students', 'model.shared_stages',
 )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def check_conditions(methods: dict[str, Config], allow: Sequence[str]) -> None:
             if keys:
                 raise ValueError(
                     f'{first} and {name} differ in {condition}: '
-                    + ', '.join(f'{key} ({a!r} and {b!r})' for key, a, b in keys[:4])
+                    + ', '.join(f'{key} ({a!r} and {b!r})'.lstrip() for key, a, b in keys[:4])
                     + f'. Make them equal, or allow it with --allow {condition}'
                 )
 

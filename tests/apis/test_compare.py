@@ -109,6 +109,10 @@ def test_unlike_conditions_are_refused_by_name(configs, tmp_path):
     third.write_text(configs[0].read_text() + 'model["students"] = [_base_.student] * 3\n')
     with pytest.raises(ValueError, match='--allow model.students'):
         compare([configs[0], third], [0], tmp_path / 'run', cfg_options=SMALL)
+    shared = tmp_path / 'shared_digits.py'
+    shared.write_text(configs[0].read_text() + 'model["shared_stages"] = 2\n')
+    with pytest.raises(ValueError, match='None and 2.*--allow model.shared_stages'):
+        compare([configs[0], shared], [0], tmp_path / 'run', cfg_options=SMALL)
     assert not (tmp_path / 'run').exists()
 
 

@@ -155,6 +155,24 @@ def test_mmpretrain_loads_the_student(trio, exported, images, i):
         assert torch.allclose(network(images), logits(trio[1], images)[f'student{i}'], atol=1e-5)
 
 
+def test_students_of_a_shared_trunk_are_whole_networks(tmp_path, images):
+    runner = train(config(tmp_path, 'ffl', 'x2-shared2'))
+    # mmpretrain loads into plain memory format, the run was in channels_last
+    algorithm = runner.model.eval().to(memory_format=torch.contiguous_format)
+    assert algorithm.trunk
+    export(tmp_path / 'epoch_1.pth', tmp_path, 'all', ALL, ensemble=True, fused=True)
+    expected = logits(runner, images)
+    for i in range(2):
+        network = get_model(tmp_path / f'student{i}.py', str(tmp_path / f'student{i}.pth'))
+        with torch.no_grad():
+            assert torch.equal(network(images), expected[f'student{i}'])
+        assert list(network.state_dict()) == list(algorithm.architecture.state_dict())
+        assert 'shared_stages' not in (tmp_path / f'student{i}.py').read_text()
+    for name in ('student1', 'ensemble', 'fused'):
+        found = torch.jit.load(tmp_path / f'{name}.pt')(images)
+        assert torch.allclose(found, expected[name], atol=1e-5)
+
+
 @pytest.mark.parametrize('i', range(3))
 def test_the_inferencer_sees_in_files_what_the_algorithm_saw(exported, pictures, predicted, i):
     infer = ImageClassificationInferencer(

@@ -13,6 +13,7 @@ from mfef_mmrazor.apis import test as score
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
+SHARED = ROOT / 'configs/ffl/ffl_resnet8-x2-shared2_1xb32-20e_digits.py'
 SMALL = {
     'train_dataloader.dataset.train_per_class': 4,
     'val_dataloader.dataset.indices': 100,
@@ -22,9 +23,9 @@ SMALL = {
 NAMES = ['student0', 'student1', 'ensemble', 'fused']
 
 
-def config(work_dir, seed=0, amp=False, **options):
+def config(work_dir, seed=0, amp=False, path=CONFIG, **options):
     options = {**SMALL, **{key.replace('__', '.'): v for key, v in options.items()}}
-    return load_config(CONFIG, work_dir, options, seed=seed, amp=amp)
+    return load_config(path, work_dir, options, seed=seed, amp=amp)
 
 
 def results(work_dir):
@@ -58,9 +59,10 @@ def test_same_seed_same_numbers_other_seed_others(finished, tmp_path):
     assert results(tmp_path / 'other')['history'] != results(finished)['history']
 
 
-def test_resume_goes_on_where_it_stopped(tmp_path):
+@pytest.mark.parametrize('path', [CONFIG, SHARED], ids=['mfef', 'shared2'])
+def test_resume_goes_on_where_it_stopped(tmp_path, path):
     plain = [dict(type='Resize', scale=16), dict(type='PackInputs')]  # nothing random in it
-    options = dict(train_dataloader__dataset__pipeline=plain, train_cfg__max_epochs=3)
+    options = dict(path=path, train_dataloader__dataset__pipeline=plain, train_cfg__max_epochs=3)
     train(config(tmp_path, **options))
     straight = results(tmp_path)['history']
     weights = torch.load(tmp_path / 'epoch_3.pth')['state_dict']

@@ -59,8 +59,9 @@ class OnlineDistill(BaseAlgorithm):
     Raises:
         ValueError: There are fewer than two students or the same one twice, or numbers of classes
             differ, or the distiller was made for another number of students; the students cannot
-            share the stages, or a recorder looks inside them; and when weights of another
-            architecture are loaded, also with ``strict=False``.
+            share the stages, or share none but their gradient is to be divided, or a recorder
+            looks inside them; and when weights of another architecture are loaded, also with
+            ``strict=False``.
         TypeError: A student is no ``BaseModel``, or the distiller no ``OnlineDistiller``.
         KeyError: A recorder's source is not in its student.
 
@@ -102,6 +103,8 @@ class OnlineDistill(BaseAlgorithm):
         # mmrazor's own way of clearing `inplace` does nothing on torch >= 2.5: done below
         super().__init__(first, data_preprocessor, init_cfg, module_inplace=True)
         self.peers = ModuleList(peers)
+        if mean_trunk_gradient and not shared_stages:
+            raise ValueError('mean_trunk_gradient: the students have no trunk; set shared_stages')
         self.trunk = share_low_modules(self.students, shared_stages) if shared_stages else []
         self.mean_trunk_gradient = mean_trunk_gradient
         self._keep_recorded_features_intact()

@@ -19,8 +19,9 @@ class CLILRDistiller(OnlineDistiller):
 
     w is the ramp-up. The students' own cross-entropies are not repeated here: their heads compute
     them. The original's students are branches of one network, and where they part the gradient is
-    divided by their number (its "intermediate-level representation sharing"); networks of their
-    own have no such point. For two students it is DML at another temperature, with a ramp-up.
+    divided by their number (its "intermediate-level representation sharing"): ``shared_stages`` and
+    ``mean_trunk_gradient`` of :class:`OnlineDistill`. Networks of their own have no such point. For
+    two of these it is DML at another temperature, with a ramp-up.
 
     Args:
         loss_transfer: Config of what the others teach each student; ``type`` and ``tau`` may be

@@ -21,7 +21,8 @@ class FFLDistiller(MFEFDistiller):
 
     w is the ramp-up, :math:`\bar z` the mean of the students' logits. MFEF is FFL with every map
     made more informative before the fusion, so FFL is :class:`MFEFDistiller` with that left out.
-    The original's students are either branches of one network or, as here, networks of their own.
+    The original's students are either branches of one network, ``shared_stages`` of
+    :class:`OnlineDistill`, or networks of their own.
 
     Args:
         in_channels: As in :class:`MFEFDistiller`, as is everything below.

@@ -27,7 +27,7 @@ class OKDDipDistiller(OnlineDistiller):
     queries and keys, which all peers share, learn through them and through nothing else; and so the
     leader's loss reaches the peers too. The students' own cross-entropies are not repeated here:
     their heads compute them. This is the paper's form with separate networks; the branches of its
-    other form share a trunk.
+    other form share a trunk, ``shared_stages`` of :class:`OnlineDistill`.
 
     Args:
         in_channels: C, the channels of every peer's recorded ``feature``. (The leader's is not

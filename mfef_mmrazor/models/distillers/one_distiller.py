@@ -34,9 +34,12 @@ class ONEDistiller(OnlineDistiller):
     w is the ramp-up. The gate learns from :math:`\mathrm{CE}(z_e, y)` alone. The students' own
     cross-entropies are not repeated here: their heads compute them.
 
-    The original differs in one thing: its students are three branches of one network, and the gate
-    reads the pooled map of the trunk they share. Here the students are networks of their own, with
-    no trunk, so the gate reads the pooled last maps of all of them.
+    In the original the students are three branches of one network, and the gate reads the pooled
+    map of the trunk they share. Students that are networks of their own have no trunk, so by
+    default the gate reads the pooled last maps of all of them. With ``shared_stages`` of
+    :class:`OnlineDistill` the ``feature`` recorder can be put on the trunk's last stage instead.
+    The gate then gets the same map m times, which adds nothing to what it can express, but makes
+    its steps larger.
 
     Args:
         in_channels: Channels of the recorded ``feature``: one number, or one for each student.

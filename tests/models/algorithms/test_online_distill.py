@@ -4,6 +4,7 @@ import gc
 import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
+from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
@@ -417,3 +418,171 @@ def test_a_map_of_other_channels_is_named_at_the_first_step():
 def test_in_channels_of_other_networks_are_checked_as_well():
     with pytest.raises(ValueError, match='feature of student1 is .*announces'):
         online(students=[student(), RESNET18]).loss(*batch())
+
+
+WRN = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='WideResNet', depth=10),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
+)
+TRUNK = {
+    'CifarResNet': [f'backbone.{name}' for name in ('conv1', 'bn1', 'relu', 'layer1', 'layer2')],
+    'WideResNet': ['backbone.conv1', 'backbone.stages.0', 'backbone.stages.1'],
+}
+
+
+def branches(cfg=None, number=2, distiller=MFEF, **options):
+    """Students that share their first two stages."""
+    torch.manual_seed(0)
+    return OnlineDistill([cfg or student()] * number, distiller, shared_stages=2, **options)
+
+
+def untied(model, cfg):
+    """The same students as networks of their own, each with its copy of the trunk."""
+    other = OnlineDistill([cfg] * len(model.students), MFEF)
+    for i, network in enumerate(other.students):
+        network.load_state_dict(model.student_weights(i))
+    other.distiller.load_state_dict(model.distiller.state_dict())
+    return other
+
+
+def in_trunk(model, key):
+    return key.startswith(tuple(f'{name}.' for name in model.trunk))
+
+
+@pytest.mark.parametrize('cfg', [student(), WRN], ids=TRUNK)
+def test_a_shared_trunk_is_that_of_networks_with_tied_weights(cfg):
+    model = branches(cfg, number=3)
+    assert model.trunk == TRUNK[cfg['backbone']['type']]
+    apart = untied(model, cfg)
+    inputs, samples = batch()
+    for name, logits in apart.eval().predict_logits(inputs).items():
+        assert torch.equal(model.eval().predict_logits(inputs)[name], logits)
+
+    model, apart, inputs = model.double().train(), apart.double().train(), inputs.double()
+    losses, expected = model.loss(inputs, samples), apart.loss(inputs, samples)
+    assert losses.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(losses[name], value, rtol=0, atol=1e-10)
+    total(losses).backward()
+    total(expected).backward()
+    gradients = [{k: p.grad for k, p in s.named_parameters()} for s in apart.students]
+    for i, network in enumerate(model.students):
+        for key, p in network.named_parameters():
+            tied = i == 0 and in_trunk(model, key)
+            own = sum(g[key] for g in gradients) if tied else gradients[i][key]
+            torch.testing.assert_close(p.grad, own, rtol=0, atol=1e-10)
+
+
+def test_the_mean_gradient_reaches_only_the_trunk():
+    plain, mean = branches(number=3).double(), branches(number=3, mean_trunk_gradient=True).double()
+    inputs, samples = batch()
+    for model in (plain, mean):
+        total(model.loss(inputs.double(), samples)).backward()
+    with torch.no_grad():
+        assert total(mean.loss(inputs.double(), samples)) > 0
+    for (key, p), (_, q) in zip(plain.named_parameters(), mean.named_parameters(), strict=True):
+        share = 3 if in_trunk(plain, key.removeprefix('architecture.')) else 1
+        torch.testing.assert_close(q.grad * share, p.grad, rtol=0, atol=1e-10)
+
+
+def test_the_trunk_runs_once_a_step_and_belongs_to_the_model_once():
+    model, calls = branches(number=4), []
+    alone = build(student())
+    hooked = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
+    for module in hooked:
+        module.register_forward_hook(lambda m, *_: calls.append(m))
+    total(model.loss(*batch())).backward()
+    trunk = [m for name in model.trunk for m in model.architecture.get_submodule(name).modules()]
+    assert all(sum(m is call for call in calls) == (m in hooked) for m in trunk)
+    assert model.architecture.backbone.bn1.num_batches_tracked == 1
+    assert all(p.grad is not None for p in model.parameters())
+
+    size = sum(p.numel() for p in alone.parameters())
+    shared = sum(p.numel() for k, p in alone.named_parameters() if in_trunk(model, k))
+    sizes = [sum(p.numel() for p in network.parameters()) for network in model.students]
+    assert sizes == [size] + [size - shared] * 3
+    params = [p for group in optimizer(model).param_groups for p in group['params']]
+    assert len(params) == len(set(params)) == len(list(model.parameters()))
+    model.predict_all(*batch())
+    assert not model.architecture.get_submodule(model.trunk[-1])._forward_hooks
+
+
+def optimizer(model):
+    cfg = dict(
+        type='OptimWrapper',
+        optimizer=dict(type='SGD', lr=0.1, weight_decay=1e-4),
+        paramwise_cfg=dict(custom_keys=dict(distiller=dict(decay_mult=0.02))),
+    )
+    return build_optim_wrapper(model, cfg).optimizer
+
+
+def test_students_of_a_trunk_start_as_without_it_and_are_loaded_strictly():
+    model, apart = branches(), online()
+    assert equal(model.architecture, apart.architecture)
+    apart = apart.peers[0].state_dict()
+    for key, value in model.peers[0].state_dict().items():
+        assert torch.equal(value, apart[key])
+    assert list(model.student_weights(1)) == list(apart)
+
+    again = branches()
+    total(model.loss(*batch())).backward()
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    again.load_state_dict(model.state_dict())
+    assert equal(again, model)
+    with pytest.raises(ValueError, match='missing: peers.0.backbone.bn1.bias'):
+        online().load_state_dict(model.state_dict())
+    with pytest.raises(ValueError, match='unexpected: peers.0.backbone.bn1.bias'):
+        model.load_state_dict(online().state_dict())
+
+
+def test_a_copy_has_a_trunk_of_its_own():
+    model = branches()
+    model.loss(*batch())
+    copied = copy.deepcopy(model)
+    nn.init.zeros_(copied.architecture.backbone.conv1.weight)
+    found, expected = (m.eval().predict_logits(batch()[0]) for m in (copied, model))
+    for name in ('student0', 'student1'):
+        assert not torch.equal(found[name], expected[name])
+
+
+def test_ones_gate_reads_the_trunk():
+    recorders = dict(feature=dict(type='ModuleOutputs', source='backbone.layer2'))
+    one = dict(type='ONEDistiller', in_channels=32, recorders=recorders)
+    model = branches(number=3, distiller=one)
+    inputs, samples = batch()
+    model.eval()
+    x = model.architecture.backbone
+    low = x.layer2(x.layer1(torch.relu(x.bn1(x.conv1(inputs)))))
+    logits = list(model.predict_logits(inputs).values())[:3]
+    gate = model.distiller.gate(torch.cat([low.mean(dim=(2, 3))] * 3, dim=1)).softmax(dim=1)
+    expected = sum(g[:, None] * z for g, z in zip(gate.unbind(dim=1), logits, strict=True))
+    assert torch.allclose(model.predict_logits(inputs)['fused'], expected, atol=1e-6)
+    model.train()
+    total(model.loss(inputs, samples)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    'recorder',
+    [
+        dict(type='ModuleOutputs', source='backbone.layer1'),
+        dict(type='ModuleOutputs', source='backbone.layer2.0'),
+        dict(type='ModuleOutputs', source='backbone.conv1'),
+        dict(type='ModuleInputs', source='backbone.layer2'),
+    ],
+)
+def test_a_recorder_cannot_look_inside_the_trunk(recorder):
+    with pytest.raises(ValueError, match=rf"'low': '{recorder['source']}' of student1 is inside"):
+        branches(distiller=dict(MFEF, recorders=dict(low=recorder)))
+
+
+def test_views_and_different_networks_have_no_trunk():
+    with pytest.raises(ValueError, match='have no trunk; set shared_stages'):
+        OnlineDistill([student()] * 2, MFEF, mean_trunk_gradient=True)
+    inputs, samples = batch()
+    with pytest.raises(ValueError, match='drop MultiView or shared_stages'):
+        branches().loss([inputs, inputs], samples)
+    with pytest.raises(ValueError, match='student1 are not built like those of student0'):
+        OnlineDistill([student(8), student(14)], MFEF, shared_stages=2)
