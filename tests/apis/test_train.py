@@ -59,10 +59,11 @@ def test_same_seed_same_numbers_other_seed_others(finished, tmp_path):
     assert results(tmp_path / 'other')['history'] != results(finished)['history']
 
 
-@pytest.mark.parametrize('path', [CONFIG, SHARED], ids=['mfef', 'shared2'])
-def test_resume_goes_on_where_it_stopped(tmp_path, path):
-    plain = [dict(type='Resize', scale=16), dict(type='PackInputs')]  # nothing random in it
-    options = dict(path=path, train_dataloader__dataset__pipeline=plain, train_cfg__max_epochs=3)
+@pytest.mark.parametrize(
+    'path, workers', [(CONFIG, 0), (CONFIG, 2), (SHARED, 0)], ids=['mfef', 'workers', 'shared2']
+)
+def test_resume_goes_on_where_it_stopped(tmp_path, path, workers):
+    options = dict(path=path, train_dataloader__num_workers=workers, train_cfg__max_epochs=3)
     train(config(tmp_path, **options))
     straight = results(tmp_path)['history']
     weights = torch.load(tmp_path / 'epoch_3.pth')['state_dict']
