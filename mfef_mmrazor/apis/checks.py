@@ -9,7 +9,7 @@ from mmengine.runner import find_latest_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmrazor.registry import MODELS
 
-from ..models.builder import nearest
+from ..models.builder import build, nearest
 
 # what Runner.from_cfg reads, and what else OpenMMLab's own configs have at the top level
 KNOWN_KEYS = {
@@ -80,3 +80,31 @@ def check_checkpoint(cfg: Config) -> None:
     with torch.random.fork_rng():  # the run itself starts from the seed, not from here
         model = MODELS.build(cfg.model)
     model.load_state_dict(weights.get('state_dict', weights))
+
+
+def check_teacher(cfg: Config) -> None:
+    """Raise if the trained teacher of mmrazor's own distillers is missing or another network.
+
+    mmengine would load what fits of a checkpoint and leave the rest untrained, without a word.
+
+    Raises:
+        FileNotFoundError: ``model.teacher_ckpt`` is not there.
+        ValueError: It is the checkpoint of another network than ``model.teacher``.
+    """
+    path = cfg.model.get('teacher_ckpt')
+    if not path:
+        return
+    hint = (
+        "give a trained network's checkpoint with --cfg-options model.teacher_ckpt=PATH: that of a "
+        'config in configs/baseline, or a student from tools/export_student.py'
+    )
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(f'teacher not found: {path}; {hint}')
+    weights = _load_checkpoint(path, map_location='cpu')
+    with torch.random.fork_rng():
+        teacher = build(cfg.model.teacher)
+    try:
+        teacher.load_state_dict(weights.get('state_dict', weights))
+    except RuntimeError as error:
+        first = ' '.join(str(error).split())[:200]
+        raise ValueError(f'{path} is not of the network model.teacher; {hint} ({first})') from None

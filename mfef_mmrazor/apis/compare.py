@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..engine.results import write_json
-from .checks import check_data
+from .checks import check_data, check_teacher
 from .report import COMPARISON, report, run_folder
 from .train import load_config, train
 
@@ -53,7 +53,7 @@ def compare(
         ValueError: Two configs are called alike; or they differ in a condition; or the work dir has
             runs of another version of a config; or there is no such baseline.
         RuntimeError: A run failed; raised when the others have ended and the report is written.
-        FileNotFoundError: A config or its data is not there.
+        FileNotFoundError: A config, its data or its trained teacher is not there.
     """
     work_dir = Path(work_dir).resolve()
     methods = read_configs(configs, cfg_options)
@@ -64,6 +64,7 @@ def compare(
     check_unchanged(methods, work_dir)
     for name, cfg in methods.items():
         check_data(cfg, 'train_dataloader', 'val_dataloader')
+        check_teacher(cfg)
         (work_dir / 'configs').mkdir(parents=True, exist_ok=True)
         cfg.dump(work_dir / 'configs' / f'{name}.py')
     write_json(work_dir / COMPARISON, dict(methods=list(methods), baseline=baseline))

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from .. import compat
-from .checks import check_checkpoint, check_config, check_data
+from .checks import check_checkpoint, check_config, check_data, check_teacher
 
 
 def load_config(
@@ -91,13 +91,15 @@ def train(cfg: Config, resume: bool = False) -> Runner:
         The runner, after training.
 
     Raises:
-        FileNotFoundError: The data or the checkpoint to start from is not there.
+        FileNotFoundError: The data, the checkpoint to start from or that of a trained teacher is not
+            there.
         ValueError, TypeError, KeyError: The model's config is wrong, or a checkpoint is of another
             architecture; the message says what was found, what was expected.
     """
     cfg = copy.deepcopy(cfg)
     cfg.resume = resume or cfg.get('resume', False)
     check_data(cfg, 'train_dataloader', 'val_dataloader')
+    check_teacher(cfg)
     check_checkpoint(cfg)
     compat.init_cpu_processes()
     runner = Runner.from_cfg(cfg)
@@ -125,6 +127,7 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
     cfg = copy.deepcopy(cfg)
     cfg.load_from = str(checkpoint)
     check_data(cfg, 'test_dataloader')
+    check_teacher(cfg)
     check_checkpoint(cfg)
     compat.init_cpu_processes()
     return Runner.from_cfg(cfg).test()

@@ -1,0 +1,20 @@
+_base_ = [
+    '../_base_/datasets/cifar10_folder.py',
+    '../_base_/models/resnet8_cifar.py',
+    '../_base_/distillers/byot.py',
+    '../_base_/schedules/sgd_20e.py',
+    '../_base_/default_runtime.py',
+]
+
+student = dict(_base_.student, _scope_='mmpretrain')
+
+model = dict(
+    _scope_='mmrazor',
+    type='SelfDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    architecture=student,
+    distiller=_base_.distiller,
+)
+# mmengine's own loops: they score what is deployed, and nothing twice
+val_cfg = dict(_delete_=True)
+test_cfg = dict(_delete_=True)

@@ -1,0 +1,23 @@
+_base_ = [
+    '../_base_/datasets/digits.py',
+    '../_base_/models/resnet8_cifar.py',
+    '../_base_/distillers/fitnet.py',
+    '../_base_/schedules/sgd_20e.py',
+    '../_base_/default_runtime.py',
+]
+
+student = dict(_base_.student, _scope_='mmpretrain')
+teacher = dict(student, backbone=dict(type='CifarResNet', depth=20))
+
+model = dict(
+    _scope_='mmrazor',
+    type='SingleTeacherDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    architecture=student,
+    teacher=teacher,
+    teacher_ckpt='work_dirs/alone_resnet20_1xb32-20e_digits/epoch_20.pth',
+    distiller=_base_.distiller,
+)
+# mmengine's own loops: they score what is deployed, and nothing twice
+val_cfg = dict(_delete_=True)
+test_cfg = dict(_delete_=True)

@@ -1,0 +1,24 @@
+_base_ = [
+    '../_base_/datasets/cifar100.py',
+    '../_base_/models/resnet32_cifar.py',
+    '../_base_/distillers/kd.py',
+    '../_base_/schedules/sgd_300e.py',
+    '../_base_/default_runtime.py',
+]
+
+student = dict(_base_.student, _scope_='mmpretrain')
+student.head.num_classes = 100
+teacher = dict(student, backbone=dict(type='CifarResNet', depth=110))
+
+model = dict(
+    _scope_='mmrazor',
+    type='SingleTeacherDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    architecture=student,
+    teacher=teacher,
+    teacher_ckpt='work_dirs/alone_resnet110_1xb128-300e_cifar100/epoch_300.pth',
+    distiller=_base_.distiller,
+)
+# mmengine's own loops: they score what is deployed, and nothing twice
+val_cfg = dict(_delete_=True)
+test_cfg = dict(_delete_=True)
