@@ -37,7 +37,7 @@ def compare(
     """Train every config with every seed, and write what came of it.
 
     A seed means the same initial weights of the students, the same order of the data and the same
-    augmentation for every config. Runs that are finished are not run again, and a run that was cut
+    augmentation for every config. (mmrazor's own algorithms start from other weights.) Runs that are finished are not run again, and a run that was cut
     off goes on. A run that fails is reported, the others go on.
 
     Args:
@@ -111,8 +111,9 @@ def check_conditions(methods: dict[str, Config], allow: Sequence[str]) -> None:
 def _condition(cfg: Config, name: str) -> Any:
     value: Any = cfg
     for key in name.split('.'):
-        if key == 'students' and 'students' not in value:  # a network that is trained alone
-            return [{k: v for k, v in value.items() if k != 'data_preprocessor'}]
+        if key == 'students' and 'students' not in value:  # one network, alone or in mmrazor's way
+            network = value.get('architecture', value)
+            return [{k: v for k, v in network.items() if k not in ('data_preprocessor', '_scope_')}]
         value = value.get(key)
     return value
 

@@ -13,6 +13,9 @@ from mmengine.runner import Runner
 from .. import compat
 from .checks import check_checkpoint, check_config, check_data, check_teacher
 
+# what mmengine's messages that are a line a weight have in common
+PER_WEIGHT = ('paramwise_options', 'skipped since its requires_grad=False')
+
 
 def load_config(
     config: str | Path,
@@ -105,7 +108,7 @@ def train(cfg: Config, resume: bool = False) -> Runner:
     runner = Runner.from_cfg(cfg)
     for handler in runner.logger.handlers:
         if not isinstance(handler, logging.FileHandler):
-            handler.addFilter(lambda record: 'paramwise_options' not in record.getMessage())
+            handler.addFilter(lambda record: not any(x in record.getMessage() for x in PER_WEIGHT))
     runner.train()
     return runner
 

@@ -10,7 +10,7 @@ map1 = dict(recorder='stage1', from_student=True, connector='branch1', connector
 map2 = dict(recorder='stage2', from_student=True, connector='branch2', connector_idx=0)
 labels = dict(recorder='labels', from_student=False, data_idx=1)
 last_logits = dict(recorder='fc', from_student=False)
-last_map = dict(recorder='gap', from_student=False)
+last_map = dict(recorder='pooled', from_student=False, data_idx=0)
 
 distiller = dict(
     type='BYOTDistiller',
@@ -20,7 +20,7 @@ distiller = dict(
     ),
     teacher_recorders=dict(
         fc=dict(type='ModuleOutputs', source='head.fc'),
-        gap=dict(type='ModuleOutputs', source='neck.gap'),
+        pooled=dict(type='ModuleOutputs', source='neck'),
         labels=dict(type='ModuleInputs', source='head.loss_module'),
     ),
     connectors=dict(branch1=dict(branch, in_channel=16), branch2=dict(branch, in_channel=32)),
