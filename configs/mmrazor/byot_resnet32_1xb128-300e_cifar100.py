@@ -6,8 +6,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
+_base_.student.head.num_classes = 100
 student = dict(_base_.student, _scope_='mmpretrain')
-student.head.num_classes = 100
 distiller = _base_.distiller
 for branch in distiller.connectors.values():
     branch.num_classes = 100

@@ -6,8 +6,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
+_base_.student.head.num_classes = 100
 student = dict(_base_.student, _scope_='mmpretrain')
-student.head.num_classes = 100
 teacher = dict(student, backbone=dict(type='CifarResNet', depth=110))
 
 model = dict(

@@ -37,8 +37,9 @@ def compare(
     """Train every config with every seed, and write what came of it.
 
     A seed means the same initial weights of the students, the same order of the data and the same
-    augmentation for every config. (mmrazor's own algorithms start from other weights.) Runs that are finished are not run again, and a run that was cut
-    off goes on. A run that fails is reported, the others go on.
+    augmentation for every config. (mmrazor's own algorithms start from other weights.)
+    Runs that are finished are not run again, and a run that was cut off goes on. A run that fails
+    is reported, the others go on.
 
     Args:
         configs: Config files. A method is called what comes before the first ``_`` of the name.

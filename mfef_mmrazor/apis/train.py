@@ -94,8 +94,7 @@ def train(cfg: Config, resume: bool = False) -> Runner:
         The runner, after training.
 
     Raises:
-        FileNotFoundError: The data, the checkpoint to start from or that of a trained teacher is not
-            there.
+        FileNotFoundError: The data, the checkpoint to start from or a teacher's is not there.
         ValueError, TypeError, KeyError: The model's config is wrong, or a checkpoint is of another
             architecture; the message says what was found, what was expected.
     """
