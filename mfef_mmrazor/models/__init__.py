@@ -27,6 +27,7 @@ from .distillers import (
     OKDDipDistiller,
     ONEDistiller,
     OnlineDistiller,
+    PCLDistiller,
 )
 from .losses import AttentionMapLoss, EnsembleKLDivergence, MutualKLDivergence
 
@@ -57,5 +58,6 @@ __all__ = [
     'ONEDistiller',
     'OnlineDistill',
     'OnlineDistiller',
+    'PCLDistiller',
     'WideResNet',
 ]

@@ -104,6 +104,7 @@ class OnlineDistill(BaseAlgorithm):
 
         Or for a list of batches, one a student: other views of the same images.
         """
+        self.distiller.before_step(self.students)
         student_losses, records = self._run_students(inputs, data_samples, mode='loss')
         losses = {}
         for i, own in enumerate(student_losses):
@@ -193,6 +194,7 @@ class OnlineDistill(BaseAlgorithm):
                 f'the distiller was made for {built.num_students} students, but there are {number}'
             )
         built.check_recorders(self.students)
+        built.set_up(self.students)
         return built
 
     def _check_classes(self) -> None:

@@ -8,6 +8,7 @@ from .mfef_distiller import MFEFDistiller
 from .okddip_distiller import OKDDipDistiller
 from .one_distiller import ONEDistiller
 from .online_distiller import OnlineDistiller
+from .pcl_distiller import PCLDistiller
 
 __all__ = [
     'CLILRDistiller',
@@ -20,4 +21,5 @@ __all__ = [
     'OKDDipDistiller',
     'ONEDistiller',
     'OnlineDistiller',
+    'PCLDistiller',
 ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.logging import MessageHub, print_log
+from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmrazor.models.distillers.base_distiller import BaseDistiller
 from mmrazor.models.task_modules import RecorderManager
@@ -84,6 +85,8 @@ class OnlineDistiller(BaseDistiller):
             than ``num_students``.
     """
 
+    default_recorders: dict[str, dict] = DEFAULT_RECORDERS
+
     def __init__(
         self,
         num_students: int = 2,
@@ -102,7 +105,7 @@ class OnlineDistiller(BaseDistiller):
                 f'{len(recorders)} sets of recorders for {num_students} students: '
                 'give one dict for all of them, or one for each'
             )
-        self.recorder_cfgs = [{**DEFAULT_RECORDERS, **cfg} for cfg in recorders]
+        self.recorder_cfgs = [{**self.default_recorders, **cfg} for cfg in recorders]
         self.recorders: list[RecorderManager] = []
         self._recorded_modules: list[nn.Module] = []
 
@@ -121,6 +124,12 @@ class OnlineDistiller(BaseDistiller):
     def fused_logits(self, records: Records) -> Tensor | None:
         """Logits (B, K) of the method's own classifier over all students, if it has one."""
         return None
+
+    def set_up(self, students: Sequence[BaseModel]) -> None:
+        """Make what the method needs of the students; called once, when all of them are there."""
+
+    def before_step(self, students: Sequence[BaseModel]) -> None:
+        """Look at the students before a training step, the optimizer's last one behind them."""
 
     def ramp_up(self) -> float:
         """Weight of the distillation in the runner's current epoch, see ``sigmoid_ramp_up``.
