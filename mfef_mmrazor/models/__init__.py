@@ -21,6 +21,7 @@ from .distillers import (
     ConfigurableOnlineDistiller,
     DMLDistiller,
     FFLDistiller,
+    FFSDDistiller,
     IndependentDistiller,
     KDCLDistiller,
     MFEFDistiller,
@@ -29,7 +30,13 @@ from .distillers import (
     OnlineDistiller,
     PCLDistiller,
 )
-from .losses import AttentionMapLoss, EnsembleKLDivergence, MutualKLDivergence
+from .losses import (
+    AttentionMapLoss,
+    DiversityLoss,
+    EnsembleKLDivergence,
+    MutualKLDivergence,
+    WholeMapLoss,
+)
 
 __all__ = [
     'AttentionMapLoss',
@@ -43,9 +50,11 @@ __all__ = [
     'ConfigurableOnlineDistiller',
     'DANetConnector',
     'DMLDistiller',
+    'DiversityLoss',
     'DualAttentionConnector',
     'EnsembleKLDivergence',
     'FFLDistiller',
+    'FFSDDistiller',
     'FeatureFusionConnector',
     'GlobalMaxPooling',
     'IndependentDistiller',
@@ -59,5 +68,6 @@ __all__ = [
     'OnlineDistill',
     'OnlineDistiller',
     'PCLDistiller',
+    'WholeMapLoss',
     'WideResNet',
 ]
