@@ -359,8 +359,8 @@ def whole_map_loss(student: Tensor, teacher: Tensor) -> Tensor:
         True
     """
     size = smallest_size([student, teacher])
-    unit = [F.normalize(resize(x, size).flatten(1), dim=1) for x in (student, teacher)]
-    return F.mse_loss(*unit)
+    a, b = (F.normalize(resize(x, size).flatten(1), dim=1) for x in (student, teacher))
+    return F.mse_loss(a, b)
 
 
 def shifted_attention(feature: Tensor) -> Tensor:

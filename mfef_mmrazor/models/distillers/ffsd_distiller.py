@@ -40,11 +40,11 @@ class MapDecoder(nn.ModuleList):
 
     def forward(self, feature: Tensor) -> list[Tensor]:
         """Maps of the earlier stages, the first stage first."""
-        maps: list[Tensor] = []
+        maps = []
         for block in self:
             feature = block(feature)
-            maps.insert(0, full_precision(feature))
-        return maps
+            maps.append(full_precision(feature))
+        return maps[::-1]
 
     @torch.no_grad()
     def teach(self, feature: Tensor) -> list[Tensor]:
@@ -55,14 +55,19 @@ class MapDecoder(nn.ModuleList):
         return maps
 
 
+def imitation(loss: nn.Module, maps: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Loss of the maps of all stages but the last against a decoder's."""
+    return sum(loss(x, target) for x, target in zip(maps[:-1], targets, strict=True))
+
+
 @MODELS.register_module()
 class FFSDDistiller(OnlineDistiller):
     r"""Diverse students teach each other, and a leader learns from their fused maps and from
     decoders that turn deep maps into shallow ones (FFSD, https://arxiv.org/abs/2103.14473).
 
-    The last student, L, is the leader, and the one to deploy; the other m are common students.
-    :math:`F_i` is a student's last map, :math:`F_i^s` those of the stages before. Every target and
-    every map that goes into the fusion is a constant (sg):
+    The first student is the leader, L, and the one to deploy; the other m are common students, 1 to
+    m. :math:`F_i` is a student's last map, :math:`F_i^s` those of the stages before. Every target
+    and every map that goes into the fusion is a constant (sg):
 
     .. math::
         \hat F &= \mathrm{fusion}(F_1, \dots, F_m), \quad
@@ -74,7 +79,7 @@ class FFSDDistiller(OnlineDistiller):
         L_L &= \mathrm{CE}(z_L, y) + \mathrm{KD}_\tau(z_f \to z_L) + w \lambda_f \big\{
           \mathrm{att}(F_L, \hat F) + \mathrm{att}(T(F_L), [F_1, \dots, F_m])
           + \textstyle\sum_s \mathrm{att}(F_L^s, D_L^s(\hat F))\big\} \\
-        L_D &= w \lambda_D \textstyle\sum_{i > 1} \sum_s \big\{
+        L_D &= w \lambda_D \textstyle\sum_{i = L, 2, \dots, m} \sum_s \big\{
           \mathrm{whole}(D_i^s(F_i), F_i^s) + \mathrm{att}(D_i^s(F_i), F_i^s)\big\}
 
     where :math:`\mathrm{div}`, :math:`\mathrm{shift}`, :math:`\mathrm{att}` and
@@ -197,49 +202,43 @@ class FFSDDistiller(OnlineDistiller):
         for stage, channels in zip(self.stages, self.in_channels, strict=True):
             check_maps(records[stage], [channels] * self.num_students, stage)
         w = self.ramp_up()
-        *common_logits, leader_logits = records['logits']
-        *common, leader = zip(*(records[stage] for stage in self.stages), strict=True)
+        leader_logits, *common_logits = records['logits']
+        leader, *common = zip(*(records[stage] for stage in self.stages), strict=True)
         last = [maps[-1].detach() for maps in common]
         fused_map = self.fused_map(records)
         fused = self.classify(fused_map)
 
-        diversity = [
-            self.loss_diversity(maps[-1], other)
-            for maps, other in zip(common[1:], last[:-1], strict=True)
-        ]
-        leading = self.loss_map(leader[-1], fused_map) + self.loss_map(
-            full_precision(self.widen(leader[-1])), torch.cat(last, dim=1)
+        leaders_decoder, *decoders = self.decoders
+        pairs = list(zip(common[1:], last[:-1], decoders, strict=True))
+        diversity = sum(self.loss_diversity(maps[-1], previous) for maps, previous, _ in pairs)
+        shallow = sum(
+            imitation(self.loss_shallow, maps, decoder.teach(shifted_map(previous)))
+            for maps, previous, decoder in pairs
         )
-        # who learns from a decoder, what drives it, and how much it counts
-        learners = [*common[1:], leader]
-        hints = [*map(shifted_map, last[:-1]), fused_map.detach()]
-        weighers = [self.loss_shallow] * len(diversity) + [self.loss_map]
-        shallow = [
-            loss(x, decoded)
-            for loss, maps, decoder, hint in zip(
-                weighers, learners, self.decoders, hints, strict=True
-            )
-            for x, decoded in zip(maps[:-1], decoder.teach(hint), strict=True)
-        ]
-        decoding = [
+        leading = (
+            self.loss_map(leader[-1], fused_map)
+            + self.loss_map(full_precision(self.widen(leader[-1])), torch.cat(last, dim=1))
+            + imitation(self.loss_map, leader, leaders_decoder.teach(fused_map))
+        )
+        decoding = sum(
             self.loss_decoded(decoded, x) + self.loss_attended(decoded, x)
-            for maps, decoder in zip(learners, self.decoders, strict=True)
+            for maps, decoder in zip([leader, *common[1:]], self.decoders, strict=True)
             for x, decoded in zip(maps[:-1], decoder(maps[-1].detach()), strict=True)
-        ]
+        )
         return dict(
             loss_mutual=self.loss_mutual(common_logits),
-            loss_diversity=w * sum(diversity),
-            loss_shallow=w * sum(shallow),
+            loss_diversity=w * diversity,
+            loss_shallow=w * shallow,
             loss_fused=self.head.loss_module(fused, labels),
             loss_ensemble=self.loss_ensemble(fused, common_logits),
             loss_transfer=self.loss_transfer(leader_logits, fused),
             loss_map=w * leading,
-            loss_decoders=w * sum(decoding),
+            loss_decoders=w * decoding,
         )
 
     def fused_map(self, records: Records) -> Tensor:
         """The common students' last maps, as constants, in one: (B, C, H, W)."""
-        return full_precision(self.fusion([x.detach() for x in records['feature'][:-1]]))
+        return full_precision(self.fusion([x.detach() for x in records['feature'][1:]]))
 
     def classify(self, fused_map: Tensor) -> Tensor:
         """Logits (B, K) of the fused map: global average pooling and the head."""
