@@ -45,10 +45,13 @@ def one_per_student(in_channels: int | Sequence[int], num_students: int) -> list
 
 
 def check_maps(
-    maps: Sequence[Tensor], in_channels: Sequence[int], record: str = 'feature'
+    maps: Sequence[Tensor], in_channels: Sequence[int], record: str = 'feature', first: int = 0
 ) -> None:
-    """Raise a ``ValueError`` for the first recorded map that is not (B, C, H, W) of its C."""
-    for i, (x, channels) in enumerate(zip(maps, in_channels, strict=True)):
+    """Raise a ``ValueError`` for the first recorded map that is not (B, C, H, W) of its C.
+
+    The maps are those of the students from number ``first`` on.
+    """
+    for i, (x, channels) in enumerate(zip(maps, in_channels, strict=True), first):
         if x.dim() != 4 or x.shape[1] != channels:
             raise ValueError(
                 f'the recorded {record} of student{i} is {tuple(x.shape)}, but in_channels='
