@@ -263,13 +263,20 @@ def linear_weights(logits: Sequence[Tensor], labels: Tensor, tolerance: float = 
     logarithmic barrier: it minimises :math:`\mathrm{CE} - \mu \sum_i \log \alpha_i`, whose
     minimum is within :math:`m \mu` of the one wanted, and takes :math:`\mu` down.
 
+    Logits of some tens, more than a network gives, are solved to about 1e-7. The 100 steps and the
+    float64 are too few for larger ones: the weights stay on the simplex, but the cross-entropy may
+    be 0.01 above its minimum for logits of some hundreds, and anywhere for those of thousands.
+
     Args:
         logits: m tensors of (B, K).
         labels: Class indices (B,), or scores (B, K).
-        tolerance: How far above its minimum the cross-entropy may stay.
+        tolerance: How far above its minimum the cross-entropy is aimed to be.
 
     Returns:
         (B, m), rows that are positive and sum to 1.
+
+    Raises:
+        torch.linalg.LinAlgError: Logits of many thousands make a step's equations singular.
 
     Example:
         >>> z = [torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])]
