@@ -11,12 +11,10 @@ from mmengine.registry import DefaultScope
 DATASETS = Path(__file__).parents[2] / 'configs/_base_/datasets'
 
 
-@pytest.mark.parametrize('name', ['cifar10', 'cifar100', 'cifar10_folder', 'cifar10_folder_views'])
+@pytest.mark.parametrize('name', ['cifar10', 'cifar100', 'cifar10_folder'])
 def test_training_crops_are_of_the_reflect_padded_picture(name):
     cfg = Config.fromfile(DATASETS / f'{name}.py')
-    steps = cfg.get('view') or [
-        step for step in cfg.train_pipeline if step.type in ('RandomCrop', 'RandomFlip')
-    ]
+    steps = [step for step in cfg.train_pipeline if step.type in ('RandomCrop', 'RandomFlip')]
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         augment = Compose(steps)
     image = np.random.default_rng(0).integers(1, 256, (32, 32, 3), dtype=np.uint8)
@@ -36,3 +34,14 @@ def test_training_crops_are_of_the_reflect_padded_picture(name):
         seen.add(found[0])
     assert {y for y, _, _ in seen} == {x for _, x, _ in seen} == set(range(9))
     assert {flip for _, _, flip in seen} == {False, True}
+
+
+@pytest.mark.parametrize('name', ['cifar100', 'cifar10_folder', 'digits'])
+def test_a_view_is_the_same_augmentation_and_normalised_the_same(name):
+    plain, views = (Config.fromfile(DATASETS / f'{name}{end}.py') for end in ('', '_views'))
+    around = ('LoadImageFromFile', 'PackInputs')
+    assert views.view == [step for step in plain.train_pipeline if step.type not in around]
+    for key, default in (('mean', None), ('std', None), ('to_rgb', False)):
+        ours, theirs = (cfg.data_preprocessor.get(key, default) for cfg in (views, plain))
+        assert ours == theirs
+    assert views.val_dataloader.dataset == plain.val_dataloader.dataset
