@@ -12,7 +12,7 @@ from mmrazor.registry import MODELS
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 LEAVES = sorted(p.relative_to(CONFIGS) for p in CONFIGS.rglob('*.py') if '_base_' not in p.parts)
-SIZES = dict(digits=16, in1k=64, folder=64)  # enough for a last map of 2x2
+SIZES = dict(digits=16, in1k=64, folder=64)  # enough for a last map of 2x2; else 32
 LISTED = {
     model['Config']: model
     for path in CONFIGS.glob('*/metafile.yml')
