@@ -26,7 +26,6 @@ test_pipeline = [dict(type='LoadIntactImage'), dict(type='PackInputs')]
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
-    persistent_workers=True,
     dataset=dict(
         type='ImageFolder',
         data_root=data_root,
@@ -39,7 +38,6 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=250,
     num_workers=2,
-    persistent_workers=True,
     dataset=dict(
         type='ImageFolder',
         data_root=data_root,

@@ -29,14 +29,12 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=32,
     num_workers=5,
-    persistent_workers=True,
     dataset=dict(type='ImageNet', data_root=data_root, split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
     batch_size=32,
     num_workers=5,
-    persistent_workers=True,
     dataset=dict(type='ImageNet', data_root=data_root, split='val', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

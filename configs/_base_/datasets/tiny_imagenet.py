@@ -25,7 +25,6 @@ test_pipeline = [dict(type='LoadIntactImage'), dict(type='PackInputs')]
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
-    persistent_workers=True,
     dataset=dict(
         type='TinyImageNet',
         data_root=data_root,
@@ -38,7 +37,6 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=250,
     num_workers=2,
-    persistent_workers=True,
     dataset=dict(type='TinyImageNet', data_root=data_root, split='val', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
