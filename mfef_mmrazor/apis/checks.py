@@ -75,20 +75,20 @@ def missing_folder(dataset: dict) -> str | None:
 
 
 def missing_archive(dataset: dict) -> str | None:
-    """What lacks of a data set that mmpretrain downloads, CIFAR or MNIST; None if nothing does."""
+    """What is missing of a data set that mmpretrain downloads, CIFAR or MNIST; None if nothing is."""
     kind = _dataset_class(dataset)
     if not hasattr(kind, 'train_list'):
         return None
     root = Path(dataset.get('data_root', ''), dataset.get('data_prefix', ''))
     files = kind.train_list + kind.test_list
-    folder = Path(getattr(kind, 'base_folder', ''))
-    unpacked = [str(folder / name.removesuffix('.gz')) for name, _ in files]
-    if all((root / path).is_file() for path in unpacked):
-        return None
-    if hasattr(kind, 'url'):
+    if hasattr(kind, 'url'):  # CIFAR: one archive
         archives = [(kind.filename, kind.tgz_md5, kind.url)]
-    else:
+        unpacked = [(f'{kind.base_folder}/{name}', md5) for name, md5 in files]
+    else:  # MNIST: each file is packed
         archives = [(name, md5, urljoin(kind.url_prefix, name)) for name, md5 in files]
+        unpacked = [(name.removesuffix('.gz'), None) for name, _ in files]
+    if all(check_integrity(root / name, md5) for name, md5 in unpacked):
+        return None
     for name, md5, url in archives:
         if check_integrity(root / name, md5):
             continue
@@ -101,7 +101,8 @@ def missing_archive(dataset: dict) -> str | None:
                 reason = f'{url} cannot be reached: {error}'
         return (
             f'{kind.__name__} is not in {root}, and is not downloaded ({reason}). Put '
-            f'{", ".join(name for name, *_ in archives)} there, or unpacked: {", ".join(unpacked)}'
+            f'{", ".join(name for name, *_ in archives)} there, or what is in it: '
+            f'{", ".join(name for name, _ in unpacked)}'
         )
     return None
 

@@ -16,7 +16,7 @@ from mmpretrain.structures import DataSample
 from pictures import truncate, write_tree
 from sklearn.metrics import balanced_accuracy_score
 
-from mfef_mmrazor.apis import load_config, train
+from mfef_mmrazor.apis import load_config, train, user_errors
 from mfef_mmrazor.datasets import ImageFolder
 
 ROOT = Path(__file__).parents[2]
@@ -77,11 +77,13 @@ def data(tmp_path):
     return tmp_path / 'data'
 
 
-def run_tool(data, work_dir, *args, workers=2, skip_corrupt=False):
-    """tools/train.py with the digits' config on a tree, in two epochs."""
-    config = work_dir.parent / 'config.py'
-    datasets = {
-        split: dict(
+def config(data, work_dir, workers=0, skip_corrupt=False, epochs=1):
+    """The digits' config on a tree."""
+    options = {'train_cfg.max_epochs': epochs}
+    for split in ('train', 'val'):
+        options[f'{split}_dataloader.num_workers'] = workers
+        options[f'{split}_dataloader.batch_size'] = 10
+        options[f'{split}_dataloader.dataset'] = dict(
             _delete_=True,
             type='ImageFolder',
             data_root=str(data),
@@ -94,30 +96,35 @@ def run_tool(data, work_dir, *args, workers=2, skip_corrupt=False):
                 dict(type='PackInputs'),
             ],
         )
-        for split in ('train', 'val')
-    }
-    config.write_text(f"""
-_base_ = [{str(DIGITS)!r}]
-train_dataloader = dict(num_workers={workers}, batch_size=10, dataset={datasets['train']})
-val_dataloader = dict(num_workers={workers}, batch_size=10, dataset={datasets['val']})
-train_cfg = dict(max_epochs=2)
-""")
-    return subprocess.run(
-        [sys.executable, ROOT / 'tools/train.py', config, '--work-dir', work_dir, *args],
-        capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'),
-    )  # fmt: skip
+    return load_config(DIGITS, work_dir, options)
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-@pytest.mark.parametrize('split', ['train', 'val'])
-def test_a_broken_picture_stops_the_run_with_its_path(split, workers, data, tmp_path):
+def says_that_it_is_broken(error, path):
+    last = error.strip().splitlines()[-1]
+    assert last.startswith(f'error: {path} cannot be read as a picture (')
+    assert last.endswith('ImageFolder(skip_corrupt=True)')
+    return True
+
+
+@pytest.mark.parametrize(('split', 'workers'), [('train', 0), ('val', 2)])
+def test_a_broken_picture_stops_the_run_with_its_path(split, workers, data, tmp_path, capsys):
     broken = data / split / 'b/002.jpg'
     truncate(broken) if workers else broken.write_bytes(b'')
-    done = run_tool(data, tmp_path / 'run', workers=workers)
+    with pytest.raises(SystemExit) as stopped, user_errors():
+        train(config(data, tmp_path / 'run', workers))
+    assert stopped.value.code == 2
+    assert says_that_it_is_broken(capsys.readouterr().err, broken)
+
+
+def test_the_tool_shows_no_traceback(data, tmp_path):
+    truncate(data / 'train/b/002.jpg')
+    config(data, tmp_path / 'run', workers=2).dump(tmp_path / 'config.py')
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools/train.py', tmp_path / 'config.py'],
+        capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'),
+    )  # fmt: skip
     assert done.returncode == 2 and 'Traceback' not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f'error: {broken} cannot be read as a picture (')
-    assert last.endswith('ImageFolder(skip_corrupt=True)')
+    assert says_that_it_is_broken(done.stderr, data / 'train/b/002.jpg')
 
 
 def test_skipped_in_training_and_validation_with_workers_and_after_resume(data, tmp_path):
@@ -125,9 +132,10 @@ def test_skipped_in_training_and_validation_with_workers_and_after_resume(data, 
     (data / 'train/b/000.jpg').write_bytes(b'')
     truncate(data / 'val/c/001.jpg')
     run = tmp_path / 'run'
-    done = run_tool(data, run, skip_corrupt=True)
-    assert done.returncode == 0, done.stderr
-    said = done.stdout + done.stderr
+    cfg = config(data, run, workers=2, skip_corrupt=True, epochs=2)
+    train(cfg)
+    (log,) = run.rglob('*.log')
+    said = log.read_text()
     assert f'{data}/train: 2 of 38 pictures are broken and left out:\n  {data}/train/a/003' in said
     assert f'{data}/val: 1 of 10 pictures are broken and left out:\n  {data}/val/c/001.jpg' in said
     history = json.loads((run / 'results.json').read_text())['history']
@@ -137,12 +145,41 @@ def test_skipped_in_training_and_validation_with_workers_and_after_resume(data, 
 
     (run / 'epoch_2.pth').unlink()
     (run / 'last_checkpoint').write_text(str(run / 'epoch_1.pth'))
-    done = run_tool(data, run, '--resume', skip_corrupt=True)
-    assert done.returncode == 0, done.stderr
-    assert 'train: 2 of 38 pictures are broken' in done.stdout + done.stderr
-    resumed = json.loads((run / 'results.json').read_text())['history']
-    assert [entry['epoch'] for entry in resumed] == [1, 2] and resumed[0] == history[0]
-    assert torch.load(run / 'epoch_2.pth')['message_hub'] is not None
+    train(cfg, resume=True)
+    assert json.loads((run / 'results.json').read_text())['history'] == history
+    assert sum('train: 2 of 38' in log.read_text() for log in run.rglob('*.log')) == 2
+
+
+MISTAKES = {
+    'no class folders': (
+        lambda data: [shutil.rmtree(path) for path in data.glob('train/*')]
+        + [(data / 'train/0.jpg').touch()],
+        'train has 0 class folders (), expected num_classes=3: ',
+    ),
+    'a class is missing in one split': (
+        lambda data: shutil.rmtree(data / 'val/b'),
+        'val has 2 class folders (a, c), expected num_classes=3: ',
+    ),
+    'no pictures': (
+        lambda data: [path.unlink() for path in data.rglob('train/*/*')],
+        'Found 0 files in subfolders of',
+    ),
+    'no split': (
+        lambda data: shutil.rmtree(data / 'val'),
+        'val_dataloader: data folder not found: ',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_a_mistake_in_the_tree_is_one_line(mistake, data, tmp_path, capsys):
+    change, message = MISTAKES[mistake]
+    change(data)
+    with pytest.raises(SystemExit) as stopped, user_errors():
+        train(config(data, tmp_path / 'run'))
+    assert stopped.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith('error: ') and message in last
 
 
 def test_own_pictures_by_changing_three_lines(data, tmp_path):

@@ -3,7 +3,7 @@
 data_root = 'data/fashion_mnist'
 data_hint = (
     'Debian and Ubuntu have it as a package: "apt-get install dataset-fashion-mnist", then copy '
-    '/usr/share/datasets/fashion-mnist/*.gz into data_root and gunzip them.'
+    '/usr/share/datasets/fashion-mnist/*.gz into data_root and gunzip them there.'
 )
 data_preprocessor = dict(
     type='mmpretrain.ClsDataPreprocessor', num_classes=10, mean=[72.94] * 3, std=[90.02] * 3
