@@ -101,7 +101,7 @@ def missing_archive(dataset: dict) -> str | None:
                 reason = f'{url} cannot be reached: {error}'
         return (
             f'{kind.__name__} is not in {root}, and is not downloaded ({reason}). Put '
-            f'{", ".join(name for name, *_ in archives)} there, or what is in it: '
+            f'{", ".join(name for name, *_ in archives)} there, or unpacked: '
             f'{", ".join(name for name, _ in unpacked)}'
         )
     return None
