@@ -75,7 +75,7 @@ def missing_folder(dataset: dict) -> str | None:
 
 
 def missing_archive(dataset: dict) -> str | None:
-    """What is missing of a data set that mmpretrain downloads, CIFAR or MNIST; None if nothing is."""
+    """What is missing of a data set that mmpretrain downloads (CIFAR, MNIST); None if nothing."""
     kind = _dataset_class(dataset)
     if not hasattr(kind, 'train_list'):
         return None

@@ -1,4 +1,4 @@
-"""Class folders, broken pictures in them, and the walk-through of configs/_base_/datasets/README.md."""
+"""Class folders, broken pictures, and the walk-through of configs/_base_/datasets/README.md."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The augmentation of the shipped configs for small pictures: crops of a reflect-padded picture, and flips."""
+"""The augmentation of small pictures: crops of the reflect-padded picture, and flips."""
 
 from pathlib import Path
 
