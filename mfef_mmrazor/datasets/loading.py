@@ -13,7 +13,7 @@ class LoadIntactImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, with a clear word about a file that is not a whole picture.
 
     Some versions of OpenCV return the part of a truncated JPEG that is there, the rest grey. Pillow
-    never does. The pixels are the same from both.
+    never does.
 
     Args:
         imdecode_backend: mmcv's name of the decoder; ``'cv2'`` is faster.
