@@ -21,14 +21,22 @@ from .distillers import (
     ConfigurableOnlineDistiller,
     DMLDistiller,
     FFLDistiller,
+    FFSDDistiller,
     IndependentDistiller,
     KDCLDistiller,
     MFEFDistiller,
     OKDDipDistiller,
     ONEDistiller,
     OnlineDistiller,
+    PCLDistiller,
 )
-from .losses import AttentionMapLoss, EnsembleKLDivergence, MutualKLDivergence
+from .losses import (
+    AttentionMapLoss,
+    DiversityLoss,
+    EnsembleKLDivergence,
+    MutualKLDivergence,
+    WholeMapLoss,
+)
 
 __all__ = [
     'AttentionMapLoss',
@@ -42,9 +50,11 @@ __all__ = [
     'ConfigurableOnlineDistiller',
     'DANetConnector',
     'DMLDistiller',
+    'DiversityLoss',
     'DualAttentionConnector',
     'EnsembleKLDivergence',
     'FFLDistiller',
+    'FFSDDistiller',
     'FeatureFusionConnector',
     'GlobalMaxPooling',
     'IndependentDistiller',
@@ -57,5 +67,7 @@ __all__ = [
     'ONEDistiller',
     'OnlineDistill',
     'OnlineDistiller',
+    'PCLDistiller',
+    'WholeMapLoss',
     'WideResNet',
 ]

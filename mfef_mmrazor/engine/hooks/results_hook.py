@@ -3,7 +3,6 @@
 import time
 from pathlib import Path
 
-from mmengine.dataset import pseudo_collate
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -103,7 +102,8 @@ class ResultsHook(Hook):
     def deployed(self, runner) -> dict[str, int]:
         """Size of the (first) network as it is deployed."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        batch = pseudo_collate([runner.val_dataloader.dataset[0]])
+        loader = runner.val_dataloader
+        batch = loader.collate_fn([loader.dataset[0]])
         inputs = model.data_preprocessor(batch, False)['inputs']
         return deployed_size(getattr(model, 'architecture', model), inputs)
 

@@ -124,6 +124,7 @@ class OnlineDistill(BaseAlgorithm):
 
         Or for a list of batches, one a student: other views of the same images.
         """
+        self.distiller.before_step(self.students)
         student_losses, records = self._run_students(inputs, data_samples, mode='loss')
         losses = {}
         for i, own in enumerate(student_losses):
@@ -248,6 +249,7 @@ class OnlineDistill(BaseAlgorithm):
             )
         self._check_recorders_of_trunk(built)
         built.check_recorders(self.students)
+        built.set_up(self.students)
         return built
 
     def _check_recorders_of_trunk(self, distiller: OnlineDistiller) -> None:

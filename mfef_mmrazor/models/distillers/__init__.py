@@ -2,22 +2,26 @@ from .clilr_distiller import CLILRDistiller
 from .configurable_online_distiller import ConfigurableOnlineDistiller
 from .dml_distiller import DMLDistiller
 from .ffl_distiller import FFLDistiller
+from .ffsd_distiller import FFSDDistiller
 from .independent_distiller import IndependentDistiller
 from .kdcl_distiller import KDCLDistiller
 from .mfef_distiller import MFEFDistiller
 from .okddip_distiller import OKDDipDistiller
 from .one_distiller import ONEDistiller
 from .online_distiller import OnlineDistiller
+from .pcl_distiller import PCLDistiller
 
 __all__ = [
     'CLILRDistiller',
     'ConfigurableOnlineDistiller',
     'DMLDistiller',
     'FFLDistiller',
+    'FFSDDistiller',
     'IndependentDistiller',
     'KDCLDistiller',
     'MFEFDistiller',
     'OKDDipDistiller',
     'ONEDistiller',
     'OnlineDistiller',
+    'PCLDistiller',
 ]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.logging import MessageHub, print_log
+from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmrazor.models.distillers.base_distiller import BaseDistiller
 from mmrazor.models.task_modules import RecorderManager
@@ -43,12 +44,17 @@ def one_per_student(in_channels: int | Sequence[int], num_students: int) -> list
     return list(in_channels)
 
 
-def check_maps(maps: Sequence[Tensor], in_channels: Sequence[int]) -> None:
-    """Raise a ``ValueError`` for the first recorded map that is not (B, C, H, W) of its C."""
-    for i, (x, channels) in enumerate(zip(maps, in_channels, strict=True)):
+def check_maps(
+    maps: Sequence[Tensor], in_channels: Sequence[int], record: str = 'feature', first: int = 0
+) -> None:
+    """Raise a ``ValueError`` for the first recorded map that is not (B, C, H, W) of its C.
+
+    The maps are those of the students from number ``first`` on.
+    """
+    for i, (x, channels) in enumerate(zip(maps, in_channels, strict=True), first):
         if x.dim() != 4 or x.shape[1] != channels:
             raise ValueError(
-                f'the recorded feature of student{i} is {tuple(x.shape)}, but in_channels='
+                f'the recorded {record} of student{i} is {tuple(x.shape)}, but in_channels='
                 f'{list(in_channels)} announces a map of (batch, {channels}, height, width)'
             )
 
@@ -84,6 +90,8 @@ class OnlineDistiller(BaseDistiller):
             than ``num_students``.
     """
 
+    default_recorders: dict[str, dict] = DEFAULT_RECORDERS
+
     def __init__(
         self,
         num_students: int = 2,
@@ -102,7 +110,7 @@ class OnlineDistiller(BaseDistiller):
                 f'{len(recorders)} sets of recorders for {num_students} students: '
                 'give one dict for all of them, or one for each'
             )
-        self.recorder_cfgs = [{**DEFAULT_RECORDERS, **cfg} for cfg in recorders]
+        self.recorder_cfgs = [{**self.default_recorders, **cfg} for cfg in recorders]
         self.recorders: list[RecorderManager] = []
         self._recorded_modules: list[nn.Module] = []
 
@@ -121,6 +129,12 @@ class OnlineDistiller(BaseDistiller):
     def fused_logits(self, records: Records) -> Tensor | None:
         """Logits (B, K) of the method's own classifier over all students, if it has one."""
         return None
+
+    def set_up(self, students: Sequence[BaseModel]) -> None:
+        """Make what the method needs of the students; called once, when all of them are there."""
+
+    def before_step(self, students: Sequence[BaseModel]) -> None:
+        """Look at the students before a training step, the optimizer's last one behind them."""
 
     def ramp_up(self) -> float:
         """Weight of the distillation in the runner's current epoch, see ``sigmoid_ramp_up``.

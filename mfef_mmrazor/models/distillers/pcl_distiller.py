@@ -1,0 +1,160 @@
+"""PCL: peer collaborative learning."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModel, ModuleList, MomentumAnnealingEMA
+from mmrazor.registry import MODELS
+from torch import Tensor
+
+from ..builder import build
+from .online_distiller import (
+    DEFAULT_RECORDERS,
+    OnlineDistiller,
+    Records,
+    build_loss,
+    check_maps,
+    full_precision,
+    one_per_student,
+)
+
+
+@MODELS.register_module()
+class PCLDistiller(OnlineDistiller):
+    r"""A classifier on all students' features teaches each student, and so do the mean teachers of
+    its peers (Peer Collaborative Learning, https://arxiv.org/abs/2006.04147).
+
+    For the last feature map :math:`F_i` and logits :math:`z_i` of student i, and the logits
+    :math:`\tilde z_i` of its mean teacher on the same view of the images:
+
+    .. math::
+        z_e &= \mathrm{head}([\mathrm{GAP}(F_1), \dots, \mathrm{GAP}(F_m)]) \\
+        L &= \sum_i \Big\{\mathrm{CE}(z_i, y) + w\,\mathrm{KD}_\tau(\mathrm{sg}\,z_e \to z_i)
+          + \frac{w}{m-1} \sum_{j \ne i} \mathrm{KD}_\tau(\tilde z_j \to z_i)\Big\}
+          + \mathrm{CE}(z_e, y)
+
+    w is the ramp-up. The students' own cross-entropies are not repeated here: their heads compute
+    them. :math:`\mathrm{CE}(z_e, y)` trains the students' features as well.
+
+    A mean teacher is a copy of its student, without gradients, whose weights follow the student's
+    after each of its steps, :math:`\tilde\theta \gets \alpha \tilde\theta + (1 - \alpha) \theta`
+    with :math:`\alpha = \min(1 - 1/(t+1),\ 1 - \mathrm{momentum})` after t steps: the plain mean of
+    all weights there have been, and later a moving average. That is done at the start of the next
+    step, so a checkpoint holds teachers that are one step behind, and a resumed run goes on as if
+    it had never stopped. Teachers normalise by the batch, as students do in training.
+
+    The original's students are branches of one network. What it needs of the data is the same here,
+    a view of the images for each student: see ``configs/_base_/datasets/*_views.py``.
+
+    Args:
+        in_channels: Channels of the recorded ``feature``: one number, or one for each student.
+        num_classes: K.
+        momentum: Share of the student's weights in the moving average.
+        head: Config of the classifier on all features, and of its loss.
+        loss_transfer: Config of what that classifier teaches each student.
+        loss_peers: Config of what a mean teacher teaches a peer of its student; ``type``, ``tau``
+            and ``loss_weight``, 1 / (m - 1), may be left out.
+        tau: Temperature, where the losses do not set their own.
+        ramp_up_epochs: R, in epochs; 0 for none.
+        num_students: m, filled in by :class:`OnlineDistill`.
+        recorders: See :class:`OnlineDistiller`; beside the usual ones, ``image`` is what the
+            student sees.
+        init_cfg: Initialization config.
+
+    Raises:
+        ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
+            and 1, or ``tau`` is not positive; or, at the first step, a recorded map has other
+            channels than announced.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import OnlineDistill
+        >>> student = dict(
+        ...     type='mmpretrain.ImageClassifier',
+        ...     backbone=dict(type='CifarResNet', depth=8),
+        ...     neck=dict(type='GlobalAveragePooling'),
+        ...     head=dict(type='LinearClsHead', num_classes=10, in_channels=64))
+        >>> model = OnlineDistill(
+        ...     students=[student, student],
+        ...     distiller=dict(type='PCLDistiller', in_channels=64, num_classes=10))
+        >>> len(model.distiller.mean_teachers)
+        2
+        >>> sum(p.numel() for p in model.distiller.parameters() if p.requires_grad)
+        1290
+    """
+
+    default_recorders = dict(
+        **DEFAULT_RECORDERS, image=dict(type='ModuleInputs', source='backbone')
+    )
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        num_classes: int,
+        momentum: float = 0.001,
+        head: dict = dict(type='mmpretrain.LinearClsHead'),
+        loss_transfer: dict = dict(type='KLDivergence'),
+        loss_peers: dict = dict(type='KLDivergence'),
+        tau: float = 3.0,
+        ramp_up_epochs: float = 80,
+        num_students: int = 2,
+        recorders: dict | Sequence[dict] | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        if not 0 < momentum < 1:
+            raise ValueError(
+                f"momentum={momentum}, the share of a student's weights in its mean teacher, must "
+                'be between 0 and 1'
+            )
+        self.in_channels = one_per_student(in_channels, num_students)
+        self.num_classes = num_classes
+        self.momentum = momentum
+        known = dict(in_channels=sum(self.in_channels), num_classes=num_classes)
+        self.head = build(head, type='mmpretrain.LinearClsHead', **known)
+        self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau)
+        share = 1 / (num_students - 1)
+        self.loss_peers = build_loss(loss_peers, 'KLDivergence', tau, loss_weight=share)
+        self.mean_teachers = ModuleList()
+
+    def set_up(self, students: Sequence[BaseModel]) -> None:
+        """Make the mean teachers, equal to the students."""
+        self.mean_teachers = ModuleList(
+            # with gamma=1 the first steps are the plain mean
+            MomentumAnnealingEMA(student, self.momentum, gamma=1)
+            for student in students
+        )
+
+    def before_step(self, students: Sequence[BaseModel]) -> None:
+        """Let the mean teachers follow the students."""
+        for teacher, student in zip(self.mean_teachers, students, strict=True):
+            teacher.update_parameters(student)
+
+    def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
+        """Loss of the classifier on all features; what it and the mean teachers teach."""
+        logits, w = records['logits'], self.ramp_up()
+        fused, means = self.fused_logits(records), self.mean_logits(records['image'])
+        transfer = sum(self.loss_transfer(z, fused) for z in logits)
+        peers = sum(
+            self.loss_peers(z, mean)
+            for i, z in enumerate(logits)
+            for j, mean in enumerate(means)
+            if i != j
+        )
+        return dict(
+            loss_fused=self.head.loss_module(fused, labels),
+            loss_transfer=w * transfer,
+            loss_peers=w * peers,
+        )
+
+    @torch.no_grad()
+    def mean_logits(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Logits (B, K) of every mean teacher, each on its own student's view."""
+        pairs = zip(self.mean_teachers, images, strict=True)
+        return [full_precision(teacher(view, mode='tensor')) for teacher, view in pairs]
+
+    def fused_logits(self, records: Records) -> Tensor:
+        """Logits of the classifier on all students' features, (B, K)."""
+        check_maps(records['feature'], self.in_channels)
+        pooled = torch.cat([x.mean(dim=(2, 3)) for x in records['feature']], dim=1)
+        return full_precision(self.head((pooled,)))
