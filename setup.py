@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithMim(build_py):
-    """Copies configs and tools to ``mfef_mmrazor/.mim`` in the wheel."""
+    """Copies configs, tools and the model index to ``mfef_mmrazor/.mim`` in the wheel."""
 
     def run(self) -> None:
         super().run()
@@ -18,6 +18,7 @@ class BuildWithMim(build_py):
             target = Path(self.build_lib) / 'mfef_mmrazor' / '.mim' / folder
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(folder, target, ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copy('model-index.yml', Path(self.build_lib) / 'mfef_mmrazor' / '.mim')
 
 
 setup(cmdclass=dict(build_py=BuildWithMim))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
@@ -11,6 +12,11 @@ from mmrazor.registry import MODELS
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 LEAVES = sorted(p.relative_to(CONFIGS) for p in CONFIGS.rglob('*.py') if '_base_' not in p.parts)
+LISTED = {
+    model['Config']: model
+    for path in CONFIGS.glob('*/metafile.yml')
+    for model in yaml.safe_load(path.read_text())['Models']
+}
 
 
 @pytest.mark.parametrize('config', LEAVES, ids=str)
@@ -19,6 +25,11 @@ def test_config_builds_and_takes_a_step(config, tmp_path, monkeypatch):
     cfg = Config.fromfile(CONFIGS / config)
     assert cfg.custom_imports.imports == ['mfef_mmrazor']
     assert len((CONFIGS / config).read_text().splitlines()) < 60
+    listed = LISTED[f'configs/{config}']
+    assert listed['Name'] == config.stem
+    assert listed['Metadata']['Epochs'] == cfg.train_cfg.max_epochs
+    processes = int(config.stem.split('_')[-2].partition('xb')[0])
+    assert listed['Metadata']['Batch Size'] == processes * cfg.train_dataloader.batch_size
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
         preprocessor = cfg.model.data_preprocessor

@@ -279,6 +279,7 @@ MISTAKES = {
     'word': (dict(students='worst'), "student 'worst', expected 0 to 1"),
     'format': (dict(formats=['onx']), "unknown format 'onx', expected any of pth, safetensors"),
     'ensemble as pth': (dict(ensemble=True), 'pth cannot hold them: add onnx or torchscript'),
+    'out is a file': (dict(out=Path(__file__)), 'test_export.py is a file, expected a folder'),
     'config not there': (dict(config='nowhere.py'), 'config file not found: nowhere.py'),
     'other architecture': (
         dict(config=CONFIGS / 'dml/dml_resnet8-x2_1xb32-20e_digits.py'),

@@ -101,8 +101,6 @@ class MFEFDistiller(OnlineDistiller):
         self.num_classes = num_classes
         self.detach_features = detach_features
         channels = min(self.in_channels)
-        self.detach_features = detach_features
-        channels = min(self.in_channels)
 
         def one_each(cfg: dict | None, kind: str) -> ModuleList:
             return ModuleList(

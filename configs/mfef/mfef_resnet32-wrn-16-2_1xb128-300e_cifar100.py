@@ -1,0 +1,23 @@
+_base_ = [
+    '../_base_/datasets/cifar100.py',
+    '../_base_/models/resnet32_cifar.py',
+    '../_base_/schedules/sgd_300e.py',
+    '../_base_/default_runtime.py',
+]
+
+first = _base_.student
+first.head.num_classes = 100
+second = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='WideResNet', depth=16, widen_factor=2),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=100, in_channels=128),
+)
+
+model = dict(
+    _scope_='mmrazor',
+    type='OnlineDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    students=[first, second],
+    distiller=dict(type='MFEFDistiller', in_channels=[64, 128], num_classes=100),
+)
