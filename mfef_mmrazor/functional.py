@@ -307,6 +307,40 @@ def linear_weights(logits: Sequence[Tensor], labels: Tensor, tolerance: float = 
     return alpha
 
 
+@torch.no_grad()
+def general_weights(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+    r"""Students' weights, whose mixture of probabilities has the smallest squared error.
+
+    .. math:: w = \mathrm{argmin}_{\sum w = 1} \frac{1}{B} \sum_b
+        \big\|\textstyle\sum_i w_i p_{i,b} - y_b\big\|^2
+        = \frac{C^{-1} 1}{1^\top C^{-1} 1}, \quad
+        C_{ij} = \frac{1}{B} \sum_b (p_{i,b} - y_b)^\top (p_{j,b} - y_b)
+
+    KDCL-General (Guo et al., CVPR 2020). The weights may be negative. Where several are best, as
+    for students that agree, they are the most equal ones.
+
+    Args:
+        logits: m tensors of (B, K), on data that the students are not trained on.
+        labels: Class indices (B,), or scores (B, K).
+
+    Returns:
+        (m,), in float64, of sum 1.
+
+    Example:
+        >>> half = torch.tensor([[4.0, 0.0], [0.0, 0.0]])  # knows the first of two samples
+        >>> general_weights([half, half.flip(0)], torch.tensor([0, 0])).round(decimals=2)
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    p = torch.stack(list(logits)).double().softmax(dim=2)
+    y = (F.one_hot(labels, p.shape[2]) if labels.dim() == 1 else labels).to(p)
+    errors = (p - y).flatten(1)
+    # minimise w'Cw, and a Lagrange multiplier sees to the sum: [C 1; 1' 0] [w; l] = [0; 1]
+    system = p.new_ones(len(p) + 1, len(p) + 1)
+    system[:-1, :-1] = errors @ errors.T / len(y)
+    system[-1, -1] = 0
+    return torch.linalg.pinv(system, hermitian=True)[:-1, -1]
+
+
 def attention_map(feature: Tensor) -> Tensor:
     r"""Spatial attention map of a feature map, one unit vector a sample.
 

@@ -270,6 +270,41 @@ def test_linear_weights_of_students_that_agree_are_equal():
     assert torch.allclose(weights, torch.full_like(weights, 1 / 3), rtol=0, atol=1e-6)
 
 
+@STUDENTS
+@pytest.mark.parametrize('mixed', [False, True])
+def test_general_weights_sum_to_1_and_scipy_finds_none_better(students, mixed):
+    z, labels = students_logits(students)
+    scores = torch.nn.functional.one_hot(labels, 6).double()
+    if mixed:
+        labels = scores = random(40, 6, seed=8).softmax(dim=1)
+
+    def error(weights):
+        mixture = sum(w * x.softmax(dim=1) for w, x in zip(weights, z, strict=True))
+        return (mixture - scores).pow(2).sum().item() / 40
+
+    weights = functional.general_weights(z, labels)
+    assert weights.shape == (students,) and abs(weights.sum().item() - 1) < 1e-10
+    found = minimize(
+        error,
+        np.full(students, 1 / students),
+        constraints=dict(type='eq', fun=lambda w: w.sum() - 1),
+        options=dict(ftol=1e-14),
+    )
+    assert error(weights) <= found.fun + 1e-10
+    np.testing.assert_allclose(weights, found.x, atol=1e-4)
+    # and at its minimum: any other weights of sum 1 are worse
+    for shift in np.random.default_rng(0).normal(size=(20, students)):
+        assert error(weights) < error(weights.numpy() + 0.01 * (shift - shift.mean()))
+
+
+def test_general_weights_of_students_that_agree_or_are_all_right_are_equal():
+    z, labels = students_logits(1)
+    right = [1e4 * torch.nn.functional.one_hot(labels, 6).double()]
+    for same in (z, right):
+        weights = functional.general_weights(same * 3, labels)
+        assert torch.allclose(weights, torch.full_like(weights, 1 / 3), rtol=0, atol=1e-10)
+
+
 def test_targets_refuse_or_take_mixed_labels():
     z, labels = students_logits(2)
     scores = torch.nn.functional.one_hot(labels, 6).double()

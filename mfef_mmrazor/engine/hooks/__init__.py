@@ -1,5 +1,6 @@
 from .channels_last_hook import ChannelsLastHook
+from .held_out_hook import HeldOutHook
 from .progress_hook import ProgressHook
 from .results_hook import ResultsHook
 
-__all__ = ['ChannelsLastHook', 'ProgressHook', 'ResultsHook']
+__all__ = ['ChannelsLastHook', 'HeldOutHook', 'ProgressHook', 'ResultsHook']

@@ -29,7 +29,8 @@ def config_of(method):
     found = [
         path
         for path in CONFIGS.glob('*/*_digits.py')
-        if Config.fromfile(path).model.distiller.type == method
+        if path.name.startswith(f'{path.parent.name}_')  # not a variant of it
+        and Config.fromfile(path).model.distiller.type == method
     ]
     assert found, f'{method} has no digits config under configs/'
     return found[0]
