@@ -4,6 +4,7 @@ from .dml_distiller import DMLDistiller
 from .ffl_distiller import FFLDistiller
 from .independent_distiller import IndependentDistiller
 from .kdcl_distiller import KDCLDistiller
+from .mcl_distiller import MCLDistiller
 from .mfef_distiller import MFEFDistiller
 from .okddip_distiller import OKDDipDistiller
 from .one_distiller import ONEDistiller
@@ -17,6 +18,7 @@ __all__ = [
     'FFLDistiller',
     'IndependentDistiller',
     'KDCLDistiller',
+    'MCLDistiller',
     'MFEFDistiller',
     'OKDDipDistiller',
     'ONEDistiller',
