@@ -11,6 +11,7 @@ default_hooks = dict(
 )
 custom_hooks = [
     dict(type='mmrazor.ChannelsLastHook'),
+    dict(type='mmrazor.EpochSeedHook'),
     dict(type='mmrazor.ProgressHook'),
     dict(type='mmrazor.ResultsHook'),
 ]

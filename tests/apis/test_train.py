@@ -58,9 +58,9 @@ def test_same_seed_same_numbers_other_seed_others(finished, tmp_path):
     assert results(tmp_path / 'other')['history'] != results(finished)['history']
 
 
-def test_resume_goes_on_where_it_stopped(tmp_path):
-    plain = [dict(type='Resize', scale=16), dict(type='PackInputs')]  # nothing random in it
-    options = dict(train_dataloader__dataset__pipeline=plain, train_cfg__max_epochs=3)
+@pytest.mark.parametrize('workers', [0, 2])
+def test_resume_goes_on_where_it_stopped(tmp_path, workers):
+    options = dict(train_dataloader__num_workers=workers, train_cfg__max_epochs=3)
     train(config(tmp_path, **options))
     straight = results(tmp_path)['history']
     weights = torch.load(tmp_path / 'epoch_3.pth')['state_dict']

@@ -86,7 +86,7 @@ def test_weights_are_found_on_the_held_out_images_by_the_students_in_evaluation(
 def test_looking_at_held_out_images_changes_nothing_else(tmp_path):
     """Without the transfer, a run with the hook is one without."""
     off = dict(model__distiller__loss_weight=0.0)
-    others = [dict(type='mmrazor.ChannelsLastHook')]
+    others = [dict(type=f'mmrazor.{name}Hook') for name in ('ChannelsLast', 'EpochSeed')]
     without = dict(custom_hooks=others, model__distiller__variant='minlogit')
     states = [
         runner(tmp_path / name, **off, **options).train().state_dict()

@@ -18,14 +18,12 @@ test_pipeline = [dict(type='PackInputs')]
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
-    persistent_workers=True,
     dataset=dict(type='CIFAR10', data_root='data/cifar10', split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
     batch_size=250,
     num_workers=2,
-    persistent_workers=True,
     dataset=dict(type='CIFAR10', data_root='data/cifar10', split='test', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

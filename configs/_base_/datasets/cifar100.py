@@ -18,7 +18,6 @@ test_pipeline = [dict(type='PackInputs')]
 train_dataloader = dict(
     batch_size=128,
     num_workers=2,
-    persistent_workers=True,
     dataset=dict(
         type='CIFAR100', data_root='data/cifar100', split='train', pipeline=train_pipeline
     ),
@@ -27,7 +26,6 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=250,
     num_workers=2,
-    persistent_workers=True,
     dataset=dict(type='CIFAR100', data_root='data/cifar100', split='test', pipeline=test_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

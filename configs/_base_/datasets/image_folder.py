@@ -26,7 +26,6 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=32,
     num_workers=2,
-    persistent_workers=True,
     dataset=dict(
         type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline
     ),
@@ -35,7 +34,6 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=64,
     num_workers=2,
-    persistent_workers=True,
     dataset=dict(
         type='CustomDataset', data_root=data_root, data_prefix='val', pipeline=test_pipeline
     ),

@@ -30,6 +30,8 @@ class HeldOutHook(Hook):
         >>> custom_hooks = [dict(type='mmrazor.HeldOutHook')]
     """
 
+    priority = 'ABOVE_NORMAL'  # before EpochSeedHook: no random number of the epoch is used up
+
     def before_train(self, runner) -> None:
         """Build the data loader of the held-out images."""
         train, val = runner.cfg.train_dataloader.dataset, runner.cfg.val_dataloader
