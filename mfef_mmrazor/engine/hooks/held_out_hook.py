@@ -56,7 +56,7 @@ class HeldOutHook(Hook):
             for name, z in model.predict_logits(**data).items():
                 found[name].append(z)
         model.train()
-        # of all processes
+        # of all processes, whose shares are made equal by counting an image or two twice
         whole = {name: torch.cat(all_gather(torch.cat(parts))) for name, parts in found.items()}
         logits = [whole[f'student{i}'] for i in range(len(model.students))]
         model.distiller.learn_held_out(logits, whole['labels'])
