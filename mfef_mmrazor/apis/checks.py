@@ -2,11 +2,17 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+from urllib.request import urlopen
 
 import torch
 from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets.utils import check_integrity
+from mmpretrain.registry import DATASETS
 from mmrazor.registry import MODELS
 
 from ..models.builder import nearest
@@ -38,20 +44,72 @@ def check_config(cfg: Config) -> None:
 
 
 def check_data(cfg: Config, *dataloaders: str) -> None:
-    """Raise a ``FileNotFoundError`` if a data set's folder is not there.
+    """Raise a ``FileNotFoundError`` if a data set is not there and cannot be downloaded.
 
-    Data sets that mmpretrain downloads itself are left to it.
+    The message says what the folder must look like; a config may add where to get the data, in a
+    variable ``data_hint``.
     """
     for dataloader in dataloaders:
         for dataset in inner_datasets(cfg.get(dataloader)):
-            root, prefix = dataset.get('data_root', ''), dataset.get('data_prefix', '')
-            folder = Path(root) / prefix if isinstance(prefix, str) else Path(root)
-            downloads = 'CIFAR' in str(dataset.get('type')) and dataset.get('download', True)
-            if not (folder == Path() or folder.exists() or downloads):
+            problem = missing_archive(dataset) or missing_folder(dataset)
+            if problem:
+                hint = f' {cfg.data_hint}' if 'data_hint' in cfg else ''
                 raise FileNotFoundError(
-                    f'{dataloader}: data folder not found: {folder} (looked from {Path.cwd()}). '
-                    f'Put the data there, or set {dataloader}.dataset.data_root'
+                    f'{dataloader}: {problem} (looked from {Path.cwd()}).{hint} '
+                    f'If the data is elsewhere, set the data_root of {dataloader}.dataset'
                 )
+
+
+def missing_folder(dataset: dict) -> str | None:
+    """What is wrong with the folder of a data set, from its config; None if nothing is."""
+    kind, prefix = _dataset_class(dataset), dataset.get('data_prefix', '')
+    if issubclass(kind, CustomDataset):  # ImageNet and TinyImageNet have a folder for each split
+        prefix = prefix or dataset.get('split', '')
+    folder = Path(dataset.get('data_root', ''), prefix if isinstance(prefix, str) else '')
+    if folder == Path() or hasattr(kind, 'train_list'):
+        return None
+    wanted = f'; expected {folder}/<class>/<picture>' if issubclass(kind, CustomDataset) else ''
+    if not folder.is_dir():
+        return f'data folder not found: {folder}{wanted}'
+    return None if any(folder.iterdir()) else f'data folder is empty: {folder}{wanted}'
+
+
+def missing_archive(dataset: dict) -> str | None:
+    """What is missing of a data set that mmpretrain downloads (CIFAR, MNIST); None if nothing."""
+    kind = _dataset_class(dataset)
+    if not hasattr(kind, 'train_list'):
+        return None
+    root = Path(dataset.get('data_root', ''), dataset.get('data_prefix', ''))
+    files = kind.train_list + kind.test_list
+    if hasattr(kind, 'url'):  # CIFAR: one archive
+        archives = [(kind.filename, kind.tgz_md5, kind.url)]
+        unpacked = [(f'{kind.base_folder}/{name}', md5) for name, md5 in files]
+    else:  # MNIST: each file is packed
+        archives = [(name, md5, urljoin(kind.url_prefix, name)) for name, md5 in files]
+        unpacked = [(name.removesuffix('.gz'), None) for name, _ in files]
+    if all(check_integrity(root / name, md5) for name, md5 in unpacked):
+        return None
+    for name, md5, url in archives:
+        if check_integrity(root / name, md5):
+            continue
+        reason = 'download=False'
+        if dataset.get('download', True):
+            try:
+                urlopen(url, timeout=10).close()
+                continue
+            except OSError as error:
+                reason = f'{url} cannot be reached: {error}'
+        return (
+            f'{kind.__name__} is not in {root}, and is not downloaded ({reason}). Put '
+            f'{", ".join(name for name, *_ in archives)} there, or unpacked: '
+            f'{", ".join(name for name, _ in unpacked)}'
+        )
+    return None
+
+
+def _dataset_class(dataset: dict) -> Any:
+    kind = dataset.get('type')
+    return (DATASETS.get(kind) if isinstance(kind, str) else kind) or object
 
 
 def inner_datasets(dataset_cfg: dict | None) -> Iterator[dict]:

@@ -5,24 +5,36 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# where mistakes in a config come to light: here, and where mmengine reads and builds it
-OWN = ('mfef_mmrazor', 'mmengine.registry', 'mmengine.config')
+from ..datasets import BrokenImageError
+
+# where mistakes in a config come to light: here, where mmengine reads and builds it, and where
+# mmpretrain reads the data that it names
+OWN = (
+    'mfef_mmrazor', 'mmengine.registry', 'mmengine.config', 'mmengine.fileio', 'mmpretrain.datasets'
+)  # fmt: skip
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Exit with status 2 and the message alone, for the errors that a user's input causes.
 
-    Those are the ``ValueError``, ``TypeError``, ``KeyError``, ``OSError``, ``RuntimeError`` and
-    ``ImportError`` that this package or mmengine's config reading and building raise themselves.
+    Those are the ``ValueError``, ``TypeError``, ``KeyError``, ``OSError``, ``RuntimeError``,
+    ``ImportError`` and, with a message, ``AssertionError`` that this package, mmengine's config
+    reading and building or mmpretrain's data sets raise themselves; a data loader's worker, too, if
+    it met a broken picture.
     Any other exception keeps its traceback: it is a bug, or something of the machine's.
     """
     try:
         yield
-    except (ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError) as error:
+    except (
+        ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError, AssertionError
+    ) as error:  # fmt: skip
         *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
-        if not raised_in.f_globals.get('__name__', '').startswith(OWN):
-            raise
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        if isinstance(error, BrokenImageError):
+            # torch raises it again here, with the worker's whole traceback before the message
+            message = str(error).strip().rpartition(f'{BrokenImageError.__name__}: ')[2]
+        elif not (raised_in.f_globals.get('__name__', '').startswith(OWN) and str(message)):
+            raise
         print(f'error: {message}', file=sys.stderr)
         raise SystemExit(2) from None

@@ -308,11 +308,18 @@ def _pipeline(cfg: dict, *dataloaders: str) -> list[dict]:
     """The transforms of the first of the data loaders that is there, by default those of tests."""
     for name in dataloaders or ('test_dataloader', 'val_dataloader'):
         for dataset in inner_datasets(cfg.get(name)):
-            return dataset['pipeline']
+            return [_mmcv(transform) for transform in dataset['pipeline']]
     raise ValueError(
         f'the training config has no {" or ".join(dataloaders or ("test_dataloader",))}, so how '
         'images are prepared is not known: give a config that has with --config'
     )
+
+
+def _mmcv(transform: dict) -> dict:
+    """What reads like a :class:`LoadIntactImage` without this package; others as they are."""
+    if not transform['type'].endswith('LoadIntactImage'):
+        return transform
+    return dict(imdecode_backend='pillow') | transform | dict(type='LoadImageFromFile')
 
 
 def _loaders(pipeline: list[dict]) -> list[dict]:

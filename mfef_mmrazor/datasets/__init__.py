@@ -1,3 +1,6 @@
 from .digits import Digits
+from .image_folder import ImageFolder
+from .loading import BrokenImageError, LoadIntactImage
+from .tiny_imagenet import TinyImageNet
 
-__all__ = ['Digits']
+__all__ = ['BrokenImageError', 'Digits', 'ImageFolder', 'LoadIntactImage', 'TinyImageNet']

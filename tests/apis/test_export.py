@@ -369,19 +369,23 @@ def test_an_image_size_that_nothing_fixes(finished, tmp_path):
         export(finished / 'epoch_2.pth', tmp_path / 'out', config=path)
 
 
-def test_colours_of_a_loader_stay_as_they_are(finished, tmp_path):
+@pytest.mark.parametrize(
+    'loader',
+    [dict(type='LoadImageFromFile', imdecode_backend='pillow'), dict(type='LoadIntactImage')],
+)
+def test_colours_of_a_loader_stay_as_they_are(finished, tmp_path, loader):
     """A pipeline that reads files has the channel order that the exported one reads."""
 
     def change(cfg):
-        cfg.test_dataloader.dataset.pipeline.insert(0, dict(type='LoadImageFromFile'))
+        cfg.test_dataloader.dataset.pipeline.insert(0, loader)
 
     path = changed(finished, tmp_path, change)
     export(finished / 'epoch_2.pth', tmp_path, config=path)
     student = Config.fromfile(tmp_path / 'student0.py')
     assert 'to_rgb' not in student.model.data_preprocessor
-    assert [t.type for t in student.test_dataloader.dataset.pipeline] == [
-        'LoadImageFromFile', 'Resize', 'PackInputs'
-    ]  # fmt: skip
+    first, *others = student.test_dataloader.dataset.pipeline
+    assert first == dict(type='LoadImageFromFile', imdecode_backend='pillow')
+    assert [transform.type for transform in others] == ['Resize', 'PackInputs']
 
 
 def test_a_stored_config_is_read_not_run(finished, tmp_path, monkeypatch):

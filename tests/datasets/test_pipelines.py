@@ -1,4 +1,4 @@
-"""The augmentation of the shipped CIFAR configs: crops of a reflect-padded picture, and flips."""
+"""The augmentation of small pictures: crops of the reflect-padded picture, and flips."""
 
 from pathlib import Path
 
@@ -11,28 +11,37 @@ from mmengine.registry import DefaultScope
 DATASETS = Path(__file__).parents[2] / 'configs/_base_/datasets'
 
 
-@pytest.mark.parametrize('name', ['cifar10', 'cifar100', 'cifar10_folder', 'cifar10_folder_views'])
+# side of the picture, and how far it is padded
+SIZES = dict(
+    cifar10=(32, 4), cifar100=(32, 4), cifar10_folder=(32, 4), cifar10_folder_views=(32, 4),
+    cinic10=(32, 4), fashion_mnist=(28, 4), tiny_imagenet=(64, 8),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('name', SIZES)
 def test_training_crops_are_of_the_reflect_padded_picture(name):
+    size, pad = SIZES[name]
     cfg = Config.fromfile(DATASETS / f'{name}.py')
     steps = cfg.get('view') or [
         step for step in cfg.train_pipeline if step.type in ('RandomCrop', 'RandomFlip')
     ]
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         augment = Compose(steps)
-    image = np.random.default_rng(0).integers(1, 256, (32, 32, 3), dtype=np.uint8)
-    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode='reflect')
+    shape = (size, size) if name == 'fashion_mnist' else (size, size, 3)
+    image = np.random.default_rng(0).integers(1, 256, shape, dtype=np.uint8)
+    padded = np.pad(image, ((pad, pad), (pad, pad), (0, 0))[: image.ndim], mode='reflect')
+    offsets = range(2 * pad + 1)
     expected = {
-        (y, x, flip): padded[y : y + 32, x : x + 32][:, :: -1 if flip else 1]
-        for y in range(9)
-        for x in range(9)
+        padded[y : y + size, x : x + size][:, :: -1 if flip else 1].tobytes(): (y, x, flip)
+        for y in offsets
+        for x in offsets
         for flip in (False, True)
     }
+    assert len(expected) == 2 * len(offsets) ** 2
     np.random.seed(0)
     seen = set()
     for _ in range(300):
         crop = augment(dict(img=image.copy()))['img']
-        found = [key for key, value in expected.items() if np.array_equal(crop, value)]
-        assert len(found) == 1
-        seen.add(found[0])
-    assert {y for y, _, _ in seen} == {x for _, x, _ in seen} == set(range(9))
+        seen.add(expected[crop.tobytes()])
+    assert {y for y, _, _ in seen} == {x for _, x, _ in seen} == set(offsets)
     assert {flip for _, _, flip in seen} == {False, True}

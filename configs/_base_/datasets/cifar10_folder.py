@@ -8,20 +8,24 @@ data_preprocessor = dict(
     to_rgb=True,
 )
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    # Pillow would be slower; OpenCV before 5 lets a truncated jpg pass
+    dict(type='LoadIntactImage', imdecode_backend='cv2'),
     # the first one only pads by 4 on every side (mmpretrain's `padding` knows no reflection)
     dict(type='RandomCrop', crop_size=40, pad_if_needed=True, padding_mode='reflect'),
     dict(type='RandomCrop', crop_size=32),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='LoadIntactImage', imdecode_backend='cv2'),
+    dict(type='PackInputs'),
+]
 
 train_dataloader = dict(
     batch_size=128,
     num_workers=0,  # files this small are read faster than workers can hand them over
     dataset=dict(
-        type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline
+        type='ImageFolder', data_root=data_root, data_prefix='train', pipeline=train_pipeline
     ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
@@ -29,7 +33,7 @@ val_dataloader = dict(
     batch_size=250,
     num_workers=0,
     dataset=dict(
-        type='CustomDataset', data_root=data_root, data_prefix='test', pipeline=test_pipeline
+        type='ImageFolder', data_root=data_root, data_prefix='test', pipeline=test_pipeline
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

@@ -17,7 +17,7 @@ train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     dataset=dict(
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='LoadIntactImage', imdecode_backend='cv2'),
             dict(type='MultiView', num_views=[2], transforms=[view]),
             dict(type='PackInputs'),
         ]

@@ -1,4 +1,5 @@
-# Any ImageNet-style folder: {data_root}/{train,val}/<class>/*.jpg. Three lines to change:
+# Any ImageNet-style folder: {data_root}/{train,val}/<class>/*.jpg, pictures of any size and shape.
+# README.md next to this file walks through it. Three lines to change:
 data_root = 'data/image_folder'
 num_classes = 10
 size = 224
@@ -11,13 +12,13 @@ data_preprocessor = dict(
     to_rgb=True,
 )
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadIntactImage'),
     dict(type='RandomResizedCrop', scale=size),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='LoadIntactImage'),
     dict(type='ResizeEdge', scale=size * 8 // 7, edge='short'),
     dict(type='CenterCrop', crop_size=size),
     dict(type='PackInputs'),
@@ -27,7 +28,11 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=2,
     dataset=dict(
-        type='CustomDataset', data_root=data_root, data_prefix='train', pipeline=train_pipeline
+        type='ImageFolder',
+        data_root=data_root,
+        data_prefix='train',
+        num_classes=num_classes,
+        pipeline=train_pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
@@ -35,10 +40,17 @@ val_dataloader = dict(
     batch_size=64,
     num_workers=2,
     dataset=dict(
-        type='CustomDataset', data_root=data_root, data_prefix='val', pipeline=test_pipeline
+        type='ImageFolder',
+        data_root=data_root,
+        data_prefix='val',
+        num_classes=num_classes,
+        pipeline=test_pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(type='Accuracy', topk=(1,))
+val_evaluator = [
+    dict(type='Accuracy', topk=(1,)),
+    dict(type='SingleLabelMetric', items=('recall',)),  # its mean over classes: balanced accuracy
+]
 test_evaluator = val_evaluator

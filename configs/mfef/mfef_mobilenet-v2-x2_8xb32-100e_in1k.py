@@ -1,0 +1,14 @@
+_base_ = [
+    '../_base_/datasets/imagenet.py',
+    '../_base_/models/mobilenet-v2_imagenet.py',
+    '../_base_/schedules/sgd_100e_imagenet.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    _scope_='mmrazor',
+    type='OnlineDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    students=[_base_.student, _base_.student],
+    distiller=dict(type='MFEFDistiller', in_channels=1280, num_classes=1000, ramp_up_epochs=25),
+)

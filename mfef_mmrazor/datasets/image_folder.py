@@ -1,0 +1,93 @@
+"""Pictures in one folder a class."""
+
+import logging
+from multiprocessing.pool import ThreadPool
+
+from mmengine.logging import print_log
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets.custom import find_folders
+from mmpretrain.registry import DATASETS
+
+from .loading import BrokenImageError, LoadIntactImage
+
+
+@DATASETS.register_module()
+class ImageFolder(CustomDataset):
+    """mmpretrain's ``CustomDataset``, which may be told how many classes to expect, and to leave
+    broken pictures out.
+
+    Labels are the places of the class folders in alphabetical order, so a class that is missing in
+    one split gives the others wrong labels there, in silence. ``num_classes`` notices.
+
+    Args:
+        num_classes: How many class folders there are; None to take what is there.
+        skip_corrupt: Read every file once at the start, log those that are no whole pictures, and
+            leave them out: the same ones in every process, worker and resumed run. Otherwise the
+            first one that is met stops the run, if the pipeline reads with ``LoadIntactImage``.
+        **kwargs: As in :class:`mmpretrain.datasets.CustomDataset`.
+
+    Raises:
+        ValueError: There is another number of class folders; or no picture is whole.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from mfef_mmrazor.datasets import ImageFolder
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ('cat', 'dog'):
+        ...     (root / name).mkdir()
+        ...     Image.new('RGB', (40, 30)).save(root / name / '1.png')
+        >>> _ = (root / 'dog/2.png').write_bytes(b'')
+        >>> folder = dict(data_root=str(root), num_classes=2)
+        >>> len(ImageFolder(**folder)), len(ImageFolder(**folder, skip_corrupt=True))
+        (3, 2)
+    """
+
+    def __init__(
+        self, num_classes: int | None = None, skip_corrupt: bool = False, **kwargs
+    ) -> None:
+        self.num_classes = num_classes
+        self.skip_corrupt = skip_corrupt
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Paths and labels of all files."""
+        if self.num_classes is not None and not self.ann_file:
+            classes, _ = find_folders(self.img_prefix)
+            if len(classes) != self.num_classes:
+                raise ValueError(
+                    f'{self.img_prefix} has {len(classes)} class folders '
+                    f'({", ".join(classes[:5])}{", ..." * (len(classes) > 5)}), expected '
+                    f'num_classes={self.num_classes}: {self.img_prefix}/<class>/<picture>'
+                )
+        return super().load_data_list()
+
+    def filter_data(self) -> list[dict]:
+        """Without the broken ones, if they are to be skipped."""
+        if not self.skip_corrupt:
+            return self.data_list
+        with ThreadPool() as pool:
+            whole = pool.map(_is_whole, [sample['img_path'] for sample in self.data_list])
+        kept, broken = (
+            [sample for sample, good in zip(self.data_list, whole, strict=True) if good == wanted]
+            for wanted in (True, False)
+        )
+        paths = ''.join(f'\n  {sample["img_path"]}' for sample in broken)
+        found = f'{len(broken)} of {len(whole)} pictures are broken'
+        if not kept:
+            raise ValueError(f'{self.img_prefix}: {found}{paths}')
+        print_log(
+            f'{self.img_prefix}: {found}' + (f' and left out:{paths}' if broken else ''),
+            logger='current',
+            level=logging.WARNING if broken else logging.INFO,
+        )
+        return kept
+
+
+def _is_whole(path: str) -> bool:
+    try:
+        LoadIntactImage()(dict(img_path=path))
+    except BrokenImageError:
+        return False
+    return True

@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+from mmcv.transforms import LoadImageFromFile
+from pictures import picture
+
+from mfef_mmrazor.datasets import BrokenImageError, LoadIntactImage
+
+KINDS = ['JPEG', 'PNG', 'BMP', 'PPM']
+WHOLE = {kind: picture(30, 50, kind=kind) for kind in KINDS}
+BROKEN = {
+    **{f'half a {kind}': content[: len(content) // 2] for kind, content in WHOLE.items()},
+    'a JPEG without its end': WHOLE['JPEG'][:-20],
+    'empty': b'',
+    'only zeros': bytes(500),
+    'a text': b'<html>404 Not Found</html>',
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_pixels_are_those_of_opencv(kind, tmp_path):
+    path = tmp_path / f'picture.{kind.lower()}'
+    path.write_bytes(WHOLE[kind])
+    results = LoadIntactImage()(dict(img_path=str(path), gt_label=3))
+    assert results['img_shape'] == results['ori_shape'] == (30, 50) and results['gt_label'] == 3
+    assert np.array_equal(results['img'], LoadImageFromFile()(dict(img_path=str(path)))['img'])
+
+
+@pytest.mark.parametrize('kind', BROKEN)
+def test_a_broken_file_is_named_in_one_line(kind, tmp_path):
+    path = tmp_path / 'picture.jpg'
+    path.write_bytes(BROKEN[kind])
+    with pytest.raises(BrokenImageError) as error:
+        LoadIntactImage()(dict(img_path=str(path)))
+    message = str(error.value)
+    assert message.startswith(f'{path} cannot be read as a picture (') and '\n' not in message
+    assert 'Replace or delete the file' in message and 'skip_corrupt=True' in message
+
+
+def test_opencv_if_asked_for_gets_the_same_message(tmp_path):
+    path = tmp_path / 'picture.jpg'
+    path.write_bytes(b'')
+    with pytest.raises(BrokenImageError, match='picture.jpg cannot be read as a picture'):
+        LoadIntactImage(imdecode_backend='cv2')(dict(img_path=str(path)))
