@@ -263,13 +263,20 @@ def linear_weights(logits: Sequence[Tensor], labels: Tensor, tolerance: float = 
     logarithmic barrier: it minimises :math:`\mathrm{CE} - \mu \sum_i \log \alpha_i`, whose
     minimum is within :math:`m \mu` of the one wanted, and takes :math:`\mu` down.
 
+    Logits of some tens, more than a network gives, are solved to about 1e-7. The 100 steps and the
+    float64 are too few for larger ones: the weights stay on the simplex, but the cross-entropy may
+    be 0.01 above its minimum for logits of some hundreds, and anywhere for those of thousands.
+
     Args:
         logits: m tensors of (B, K).
         labels: Class indices (B,), or scores (B, K).
-        tolerance: How far above its minimum the cross-entropy may stay.
+        tolerance: How far above its minimum the cross-entropy is aimed to be.
 
     Returns:
         (B, m), rows that are positive and sum to 1.
+
+    Raises:
+        torch.linalg.LinAlgError: Logits of many thousands make a step's equations singular.
 
     Example:
         >>> z = [torch.tensor([[9.0, 0.0]]), torch.tensor([[0.0, 9.0]])]
@@ -429,6 +436,92 @@ def attention_map_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """
     size = smallest_size([student, teacher])
     return F.mse_loss(attention_map(resize(student, size)), attention_map(resize(teacher, size)))
+
+
+def whole_map_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""Mean squared difference of two feature maps, each of norm 1 a sample.
+
+    .. math:: \frac{1}{BCHW} \sum \Big(\frac{F^s}{\|F^s\|} - \frac{F^t}{\|F^t\|}\Big)^2
+
+    Maps of different sizes are compared at the smaller one, by average pooling.
+
+    Args:
+        student: Map that learns, (B, C, H, W).
+        teacher: Map that teaches, (B, C, H', W').
+
+    Example:
+        >>> x = torch.rand(2, 8, 4, 4)
+        >>> whole_map_loss(x, 3.0 * x).item() < 1e-12
+        True
+    """
+    size = smallest_size([student, teacher])
+    a, b = (F.normalize(resize(x, size).flatten(1), dim=1) for x in (student, teacher))
+    return F.mse_loss(a, b)
+
+
+def shifted_attention(feature: Tensor) -> Tensor:
+    r"""Spatial attention of a map turned to where it was not, the target of FFSD's diversity.
+
+    .. math:: y' = \big(\tfrac n2 - y\big) \, \mathrm{sign}(y - \theta) + \tfrac n2
+
+    y is :func:`attention_map`, n the norm it was divided by, :math:`\theta` the largest of the
+    lowest third of y: what is above becomes n - y, what is below stays, and :math:`\theta` itself
+    becomes n/2 (https://arxiv.org/abs/2103.14473).
+
+    Args:
+        feature: (B, C, H, W).
+
+    Returns:
+        (B, H * W).
+
+    Example:
+        >>> shifted_attention(torch.tensor([0.0, 0.0, 3.0, 4.0]).sqrt().view(1, 1, 2, 2))
+        tensor([[2.5000, 2.5000, 4.4000, 4.2000]])
+    """
+    y = attention_map(feature)
+    half = _attention_norm(feature) / 2
+    third = max(1, y.shape[1] // 3)
+    theta = y.topk(third, dim=1, largest=False).values[:, -1:]
+    return (half - y) * torch.sign(y - theta) + half
+
+
+def diversity_loss(student: Tensor, peer: Tensor) -> Tensor:
+    r"""A map learns to attend to what a peer's does not, :func:`shifted_attention`.
+
+    .. math:: \frac{1}{BHW} \sum \big(A(F^s) - y'(F^p)\big)^2
+
+    Args:
+        student: Map that learns, (B, C, H, W).
+        peer: Map to differ from, (B, C', H, W).
+
+    Example:
+        >>> x = torch.rand(2, 8, 4, 4)
+        >>> diversity_loss(x, x).item() > attention_map_loss(x, x).item()
+        True
+    """
+    return F.mse_loss(attention_map(student), shifted_attention(peer))
+
+
+def shifted_map(feature: Tensor) -> Tensor:
+    r"""A map whose attention is moved towards :func:`shifted_attention`.
+
+    .. math:: F + \frac nC (y' - y), \quad n = \|\tfrac1C \textstyle\sum_c F_c^2\|
+
+    the same for every channel, as in FFSD (https://arxiv.org/abs/2103.14473).
+
+    Args:
+        feature: (B, C, H, W).
+
+    Returns:
+        (B, C, H, W).
+    """
+    shift = shifted_attention(feature) - attention_map(feature)
+    shift = shift * _attention_norm(feature) / feature.shape[1]
+    return feature + shift.view(-1, 1, *feature.shape[2:])
+
+
+def _attention_norm(feature: Tensor) -> Tensor:
+    return feature.pow(2).mean(dim=1).flatten(1).norm(dim=1, keepdim=True)
 
 
 def smallest_size(maps: Sequence[Tensor]) -> tuple[int, int]:

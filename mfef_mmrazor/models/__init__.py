@@ -21,6 +21,7 @@ from .distillers import (
     ConfigurableOnlineDistiller,
     DMLDistiller,
     FFLDistiller,
+    FFSDDistiller,
     IndependentDistiller,
     KDCLDistiller,
     MCLDistiller,
@@ -30,7 +31,13 @@ from .distillers import (
     OnlineDistiller,
     PCLDistiller,
 )
-from .losses import AttentionMapLoss, EnsembleKLDivergence, MutualKLDivergence
+from .losses import (
+    AttentionMapLoss,
+    DiversityLoss,
+    EnsembleKLDivergence,
+    MutualKLDivergence,
+    WholeMapLoss,
+)
 
 __all__ = [
     'AttentionMapLoss',
@@ -44,9 +51,11 @@ __all__ = [
     'ConfigurableOnlineDistiller',
     'DANetConnector',
     'DMLDistiller',
+    'DiversityLoss',
     'DualAttentionConnector',
     'EnsembleKLDivergence',
     'FFLDistiller',
+    'FFSDDistiller',
     'FeatureFusionConnector',
     'GlobalMaxPooling',
     'IndependentDistiller',
@@ -61,5 +70,6 @@ __all__ = [
     'OnlineDistill',
     'OnlineDistiller',
     'PCLDistiller',
+    'WholeMapLoss',
     'WideResNet',
 ]

@@ -13,8 +13,8 @@ DATASETS = Path(__file__).parents[2] / 'configs/_base_/datasets'
 
 # side of the picture, and how far it is padded
 SIZES = dict(
-    cifar10=(32, 4), cifar100=(32, 4), cifar10_folder=(32, 4), cifar10_folder_views=(32, 4),
-    cinic10=(32, 4), fashion_mnist=(28, 4), tiny_imagenet=(64, 8),
+    cifar10=(32, 4), cifar100=(32, 4), cifar10_folder=(32, 4), cinic10=(32, 4),
+    fashion_mnist=(28, 4), tiny_imagenet=(64, 8),
 )  # fmt: skip
 
 
@@ -22,9 +22,7 @@ SIZES = dict(
 def test_training_crops_are_of_the_reflect_padded_picture(name):
     size, pad = SIZES[name]
     cfg = Config.fromfile(DATASETS / f'{name}.py')
-    steps = cfg.get('view') or [
-        step for step in cfg.train_pipeline if step.type in ('RandomCrop', 'RandomFlip')
-    ]
+    steps = [step for step in cfg.train_pipeline if step.type in ('RandomCrop', 'RandomFlip')]
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         augment = Compose(steps)
     shape = (size, size) if name == 'fashion_mnist' else (size, size, 3)
@@ -45,3 +43,14 @@ def test_training_crops_are_of_the_reflect_padded_picture(name):
         seen.add(expected[crop.tobytes()])
     assert {y for y, _, _ in seen} == {x for _, x, _ in seen} == set(offsets)
     assert {flip for _, _, flip in seen} == {False, True}
+
+
+@pytest.mark.parametrize('name', ['cifar100', 'cifar10_folder', 'digits'])
+def test_a_view_is_the_same_augmentation_and_normalised_the_same(name):
+    plain, views = (Config.fromfile(DATASETS / f'{name}{end}.py') for end in ('', '_views'))
+    around = ('LoadIntactImage', 'PackInputs')
+    assert views.view == [step for step in plain.train_pipeline if step.type not in around]
+    for key, default in (('mean', None), ('std', None), ('to_rgb', False)):
+        ours, theirs = (cfg.data_preprocessor.get(key, default) for cfg in (views, plain))
+        assert ours == theirs
+    assert views.val_dataloader.dataset == plain.val_dataloader.dataset

@@ -102,9 +102,10 @@ class ResultsHook(Hook):
     def deployed(self, runner) -> dict[str, int]:
         """Size of the (first) network as it is deployed."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        batch = next(iter(runner.val_dataloader))
+        loader = runner.val_dataloader
+        batch = loader.collate_fn([loader.dataset[0]])
         inputs = model.data_preprocessor(batch, False)['inputs']
-        return deployed_size(getattr(model, 'architecture', model), inputs[:1])
+        return deployed_size(getattr(model, 'architecture', model), inputs)
 
     def table(self) -> Table:
         """Predictors and accuracies, as printed."""

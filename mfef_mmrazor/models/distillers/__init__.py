@@ -2,6 +2,7 @@ from .clilr_distiller import CLILRDistiller
 from .configurable_online_distiller import ConfigurableOnlineDistiller
 from .dml_distiller import DMLDistiller
 from .ffl_distiller import FFLDistiller
+from .ffsd_distiller import FFSDDistiller
 from .independent_distiller import IndependentDistiller
 from .kdcl_distiller import KDCLDistiller
 from .mcl_distiller import MCLDistiller
@@ -16,6 +17,7 @@ __all__ = [
     'ConfigurableOnlineDistiller',
     'DMLDistiller',
     'FFLDistiller',
+    'FFSDDistiller',
     'IndependentDistiller',
     'KDCLDistiller',
     'MCLDistiller',

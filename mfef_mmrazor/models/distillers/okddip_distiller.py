@@ -14,8 +14,8 @@ class OKDDipDistiller(OnlineDistiller):
     r"""Each peer learns from its own mixture of the peers, a leader from their mean (OKDDip,
     https://arxiv.org/abs/1912.00350).
 
-    The last student, L, is the group leader; the others are its peers. For a peer's pooled feature
-    :math:`f_a = \mathrm{GAP}(F_a)` and logits :math:`z_a`:
+    The first student is the group leader, L, and the one to deploy; the others are its peers. For a
+    peer's pooled feature :math:`f_a = \mathrm{GAP}(F_a)` and logits :math:`z_a`:
 
     .. math::
         t_a &= \sum_b \alpha_{ab} z_b, \quad
@@ -87,7 +87,7 @@ class OKDDipDistiller(OnlineDistiller):
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """What the peers learn from their mixtures, and the leader from their mean."""
-        *peers, leader = records['logits']
+        leader, *peers = records['logits']
         pairs = zip(peers, self.peer_targets(records), strict=True)
         w = self.ramp_up()
         return dict(
@@ -97,9 +97,9 @@ class OKDDipDistiller(OnlineDistiller):
 
     def peer_targets(self, records: Records) -> list[Tensor]:
         """Every peer's mixture of all peers' logits: m - 1 tensors of (B, K)."""
-        maps = records['feature'][:-1]
-        check_maps(maps, self.in_channels)
+        maps = records['feature'][1:]
+        check_maps(maps, self.in_channels, first=1)
         pooled = [x.mean(dim=(2, 3)) for x in maps]
         queries = [full_precision(self.query(f)) for f in pooled]
         keys = [full_precision(self.key(f)) for f in pooled]
-        return attended_logits(queries, keys, records['logits'][:-1])
+        return attended_logits(queries, keys, records['logits'][1:])

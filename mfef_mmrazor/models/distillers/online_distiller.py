@@ -44,12 +44,17 @@ def one_per_student(in_channels: int | Sequence[int], num_students: int) -> list
     return list(in_channels)
 
 
-def check_maps(maps: Sequence[Tensor], in_channels: Sequence[int]) -> None:
-    """Raise a ``ValueError`` for the first recorded map that is not (B, C, H, W) of its C."""
-    for i, (x, channels) in enumerate(zip(maps, in_channels, strict=True)):
+def check_maps(
+    maps: Sequence[Tensor], in_channels: Sequence[int], record: str = 'feature', first: int = 0
+) -> None:
+    """Raise a ``ValueError`` for the first recorded map that is not (B, C, H, W) of its C.
+
+    The maps are those of the students from number ``first`` on.
+    """
+    for i, (x, channels) in enumerate(zip(maps, in_channels, strict=True), first):
         if x.dim() != 4 or x.shape[1] != channels:
             raise ValueError(
-                f'the recorded feature of student{i} is {tuple(x.shape)}, but in_channels='
+                f'the recorded {record} of student{i} is {tuple(x.shape)}, but in_channels='
                 f'{list(in_channels)} announces a map of (batch, {channels}, height, width)'
             )
 

@@ -41,8 +41,7 @@ class PCLDistiller(OnlineDistiller):
     with :math:`\alpha = \min(1 - 1/(t+1),\ 1 - \mathrm{momentum})` after t steps: the plain mean of
     all weights there have been, and later a moving average. That is done at the start of the next
     step, so a checkpoint holds teachers that are one step behind, and a resumed run goes on as if
-    it had never stopped. Teachers normalise by the batch, as students do; for evaluation they have
-    their student's running statistics.
+    it had never stopped. Teachers normalise by the batch, as students do in training.
 
     The original's students are branches of one network. What it needs of the data is the same here,
     a view of the images for each student: see ``configs/_base_/datasets/*_views.py``.
@@ -135,7 +134,7 @@ class PCLDistiller(OnlineDistiller):
         """Loss of the classifier on all features; what it and the mean teachers teach."""
         logits, w = records['logits'], self.ramp_up()
         fused, means = self.fused_logits(records), self.mean_logits(records['image'])
-        transfer = sum(self.loss_transfer(z, fused.detach()) for z in logits)
+        transfer = sum(self.loss_transfer(z, fused) for z in logits)
         peers = sum(
             self.loss_peers(z, mean)
             for i, z in enumerate(logits)

@@ -1,3 +1,15 @@
-from .online_losses import AttentionMapLoss, EnsembleKLDivergence, MutualKLDivergence
+from .online_losses import (
+    AttentionMapLoss,
+    DiversityLoss,
+    EnsembleKLDivergence,
+    MutualKLDivergence,
+    WholeMapLoss,
+)
 
-__all__ = ['AttentionMapLoss', 'EnsembleKLDivergence', 'MutualKLDivergence']
+__all__ = [
+    'AttentionMapLoss',
+    'DiversityLoss',
+    'EnsembleKLDivergence',
+    'MutualKLDivergence',
+    'WholeMapLoss',
+]

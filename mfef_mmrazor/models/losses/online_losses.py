@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
-from ...functional import attention_map_loss, ensemble_logits, kd_loss, mutual_kd_loss
+from ...functional import (
+    attention_map_loss,
+    diversity_loss,
+    ensemble_logits,
+    kd_loss,
+    mutual_kd_loss,
+    whole_map_loss,
+)
 
 
 @MODELS.register_module()
@@ -103,3 +110,61 @@ class AttentionMapLoss(nn.Module):
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
         """Loss of the map ``s_feature`` (B, C, H, W) against ``t_feature`` (B, C', H', W')."""
         return self.loss_weight * attention_map_loss(s_feature, t_feature.detach())
+
+
+@MODELS.register_module()
+class WholeMapLoss(nn.Module):
+    r"""A feature map imitates another one of as many channels, up to its scale.
+
+    .. math:: \frac{\lambda}{BCHW} \sum \Big(\frac{F^s}{\|F^s\|}
+        - \mathrm{sg}\,\frac{F^t}{\|F^t\|}\Big)^2
+
+    Maps of different sizes are compared at the smaller one. FFSD trains its decoders so
+    (https://arxiv.org/abs/2103.14473).
+
+    Args:
+        loss_weight: :math:`\lambda`. Large ones are usual: this is a mean over C*H*W.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import WholeMapLoss
+        >>> WholeMapLoss()(torch.rand(2, 16, 8, 8), torch.rand(2, 16, 8, 8)).shape
+        torch.Size([])
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
+        """Loss of the map ``s_feature`` (B, C, H, W) against ``t_feature`` (B, C, H', W')."""
+        return self.loss_weight * whole_map_loss(s_feature, t_feature.detach())
+
+
+@MODELS.register_module()
+class DiversityLoss(nn.Module):
+    r"""A feature map learns to be active where a peer's is not.
+
+    .. math:: \lambda \, \frac{1}{BHW} \sum \big(A(F^s) - \mathrm{sg}\,y'(F^p)\big)^2
+
+    :math:`y'` is the peer's attention turned over, see
+    :func:`mfef_mmrazor.functional.shifted_attention`; as in FFSD
+    (https://arxiv.org/abs/2103.14473).
+
+    Args:
+        loss_weight: :math:`\lambda`.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import DiversityLoss
+        >>> DiversityLoss()(torch.rand(2, 64, 8, 8), torch.rand(2, 64, 8, 8)).shape
+        torch.Size([])
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
+        """Loss of the map ``s_feature`` (B, C, H, W) against the peer's ``t_feature``."""
+        return self.loss_weight * diversity_loss(s_feature, t_feature.detach())

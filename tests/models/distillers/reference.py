@@ -36,6 +36,28 @@ def cross_entropy(logits, labels=LABELS):
     return -sum(row[label].log() for row, label in zip(p, labels, strict=True)) / len(p)
 
 
+def batch_norm(x, norm):
+    """In training mode."""
+    centred = x - x.mean(dim=(0, 2, 3), keepdim=True)
+    x = centred / (centred.pow(2).mean(dim=(0, 2, 3), keepdim=True) + 1e-5).sqrt()
+    return x * norm.weight[:, None, None] + norm.bias[:, None, None]
+
+
+def separable(module, x):
+    """Depthwise 3x3 as nine shifts and pointwise 1x1 as a sum over channels."""
+    depthwise, pointwise = module.depthwise_conv, module.pointwise_conv
+    height, width = x.shape[2:]
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
+    x = sum(
+        padded[:, :, i : i + height, j : j + width] * depthwise.conv.weight[:, 0, i, j, None, None]
+        for i in range(3)
+        for j in range(3)
+    )
+    x = batch_norm(x, depthwise.bn).clamp(min=0)
+    x = torch.einsum('oc,bchw->bohw', pointwise.conv.weight[:, :, 0, 0], x)
+    return batch_norm(x, pointwise.bn).clamp(min=0)
+
+
 def assert_same(losses, expected, distiller, caught):
     """Each term's value, and its gradient at every leaf and parameter, are the expected ones."""
     inputs = {f'{name}{i}': x for name, xs in caught.items() for i, x in enumerate(xs)}

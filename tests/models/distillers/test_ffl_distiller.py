@@ -1,6 +1,6 @@
 import pytest
 import torch
-from reference import LABELS, W40, assert_same, cross_entropy, kd, records
+from reference import LABELS, W40, assert_same, cross_entropy, kd, records, separable
 from torch import nn
 
 from mfef_mmrazor.models import FFLDistiller, MFEFDistiller
@@ -13,27 +13,8 @@ def ffl(students=2, kind=FFLDistiller, **options):
     return distiller.double()
 
 
-def batch_norm(x, norm):
-    centred = x - x.mean(dim=(0, 2, 3), keepdim=True)
-    x = centred / (centred.pow(2).mean(dim=(0, 2, 3), keepdim=True) + 1e-5).sqrt()
-    return x * norm.weight[:, None, None] + norm.bias[:, None, None]
-
-
 def classify_fused(distiller, maps):
-    """Depthwise 3x3 as nine shifts and pointwise 1x1 as a sum over channels, by hand."""
-    depthwise = distiller.fusion.fuse.depthwise_conv
-    pointwise = distiller.fusion.fuse.pointwise_conv
-    x, kernel = torch.cat(maps, dim=1), depthwise.conv.weight
-    height, width = x.shape[2:]
-    padded = nn.functional.pad(x, (1, 1, 1, 1))
-    x = sum(
-        padded[:, :, i : i + height, j : j + width] * kernel[:, 0, i, j, None, None]
-        for i in range(3)
-        for j in range(3)
-    )
-    x = batch_norm(x, depthwise.bn).clamp(min=0)
-    x = torch.einsum('oc,bchw->bohw', pointwise.conv.weight[:, :, 0, 0], x)
-    x = batch_norm(x, pointwise.bn).clamp(min=0).mean(dim=(2, 3))
+    x = separable(distiller.fusion.fuse, torch.cat(maps, dim=1)).mean(dim=(2, 3))
     return x @ distiller.head.fc.weight.t() + distiller.head.fc.bias
 
 

@@ -12,7 +12,7 @@ def minlogit(logits, labels):
     target = torch.empty_like(logits[0])
     for b, c in enumerate(labels):
         for k in range(target.shape[1]):
-            target[b, k] = min(float(z[b, k] - z[b, c]) for z in logits)
+            target[b, k] = min((z[b, k] - z[b, c]).item() for z in logits)
     return target
 
 

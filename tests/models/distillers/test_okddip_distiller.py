@@ -15,8 +15,8 @@ def okddip(students=3, **options):
 
 def mixtures(distiller, caught):
     """Targets of the peers, sample by sample."""
-    peers = caught['logits'][:-1]
-    pooled = [x.flatten(2).mean(dim=2) for x in caught['feature'][:-1]]
+    peers = caught['logits'][1:]
+    pooled = [x.flatten(2).mean(dim=2) for x in caught['feature'][1:]]
     targets = []
     for f in pooled:
         rows = []
@@ -34,7 +34,7 @@ def test_peers_learn_from_their_mixtures_and_the_leader_from_their_mean(students
     epoch(40)
     distiller, caught = okddip(students), records(students)
     losses = distiller.compute_distill_losses(caught, LABELS)
-    *peers, leader = caught['logits']
+    leader, *peers = caught['logits']
     pairs = zip(mixtures(distiller, caught), peers, strict=True)
     expected = dict(
         loss_peers=W40 * sum(kd_with_gradient(target, z, 3.0) for target, z in pairs),
@@ -66,13 +66,13 @@ def test_the_leader_teaches_nobody_but_its_loss_reaches_the_peers():
     reached = [bool((g != 0).any()) for g in gradients(losses['loss_leader'], logits).values()]
     assert reached == [True] * 4
     reached = [bool((g != 0).any()) for g in gradients(losses['loss_peers'], logits).values()]
-    assert reached == [True] * 3 + [False]
-    leaders_map = gradients(sum(losses.values()), dict(x=caught['feature'][-1]))
+    assert reached == [False] + [True] * 3
+    leaders_map = gradients(sum(losses.values()), dict(x=caught['feature'][0]))
     assert (leaders_map['x'] == 0).all()
 
 
 def test_the_leader_may_be_another_network():
-    distiller, caught = okddip(), records(3, [16, 16, 32])
+    distiller, caught = okddip(), records(3, [32, 16, 16])
     assert len(distiller.peer_targets(caught)) == 2
 
 
@@ -101,5 +101,5 @@ def test_impossible_options(options, message):
 
 
 def test_a_peers_map_other_than_announced():
-    with pytest.raises(ValueError, match=r'feature of student1 is \(5, 8, 6, 6\).*\[16, 16\]'):
-        okddip().compute_distill_losses(records(3, [16, 8, 16]), LABELS)
+    with pytest.raises(ValueError, match=r'feature of student2 is \(5, 8, 6, 6\).*\[16, 16\]'):
+        okddip().compute_distill_losses(records(3, [16, 16, 8]), LABELS)

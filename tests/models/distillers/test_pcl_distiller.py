@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
@@ -168,16 +169,36 @@ def test_teachers_follow_weights_in_another_memory_layout():
     assert all((p == 2).all() for p in model.distiller.mean_teachers.parameters())
 
 
-def test_a_run_of_the_shipped_config(tmp_path):
+class Weights(Hook):
+    """Keeps the first student's weights after each step."""
+
+    def __init__(self):
+        self.history = []
+
+    def after_train_iter(self, runner, *_, **__):
+        self.history.append(copy.deepcopy(runner.model.architecture.state_dict()))
+
+
+@pytest.mark.parametrize('averaged', [False, True])
+def test_a_run_of_the_shipped_config(tmp_path, averaged):
     cfg = Config.fromfile(config_of('PCLDistiller'))
     cfg.work_dir = str(tmp_path)
     cfg.train_cfg.max_epochs = 1
     cfg.train_dataloader.dataset.train_per_class = 8
+    if averaged:  # as the card says
+        average = dict(momentum=0.001, gamma=1, update_buffers=True)
+        average.update(type='mmengine.EMAHook', ema_type='MomentumAnnealingEMA')
+        cfg.custom_hooks.append(average)
     runner = Runner.from_cfg(cfg)
+    weights = Weights()
+    runner.register_hook(weights)
     runner.train()
     assert (tmp_path / 'results.json').exists()
     saved = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['state_dict']
-    assert saved['distiller.mean_teachers.1.steps'] == 3
+    *earlier, last = (each['head.fc.weight'] for each in weights.history)
+    expected = sum([*earlier, last]) / 3 if averaged else last
+    torch.testing.assert_close(saved['architecture.head.fc.weight'], expected)
+    assert averaged or saved['distiller.mean_teachers.1.steps'] == 3
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,13 @@ import torch
 from mmrazor.registry import MODELS
 from scipy.special import rel_entr, softmax
 
-from mfef_mmrazor.models import AttentionMapLoss, EnsembleKLDivergence, MutualKLDivergence
+from mfef_mmrazor.models import (
+    AttentionMapLoss,
+    DiversityLoss,
+    EnsembleKLDivergence,
+    MutualKLDivergence,
+    WholeMapLoss,
+)
 
 
 def leaves(number, *shape):
@@ -20,7 +26,16 @@ def kd(student, teacher, tau):
     return tau**2 * rel_entr(p, q).sum(axis=1).mean()
 
 
-@pytest.mark.parametrize('name', ['EnsembleKLDivergence', 'MutualKLDivergence', 'AttentionMapLoss'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'AttentionMapLoss',
+        'DiversityLoss',
+        'EnsembleKLDivergence',
+        'MutualKLDivergence',
+        'WholeMapLoss',
+    ],
+)
 def test_they_are_registered_in_mmrazor(name):
     loss = MODELS.build(dict(_scope_='mmrazor', type=name, loss_weight=2.0))
     assert type(loss).__name__ == name and loss.loss_weight == 2.0
@@ -53,9 +68,17 @@ def test_the_default_temperature_is_one():
     assert MutualKLDivergence()([a, b]).item() == pytest.approx(kd(a, b, 1.0) + kd(b, a, 1.0))
 
 
-def test_attention_map_loss_teaches_one_way_at_any_shape():
-    (student,), (teacher,) = leaves(1, 2, 8, 8, 8), leaves(1, 2, 5, 4, 4)
-    loss, doubled = (AttentionMapLoss(weight)(student, teacher) for weight in (1.0, 2.0))
+@pytest.mark.parametrize(
+    'kind, teacher_shape',
+    [
+        (AttentionMapLoss, (2, 5, 4, 4)),
+        (DiversityLoss, (2, 5, 8, 8)),
+        (WholeMapLoss, (2, 8, 4, 4)),
+    ],
+)
+def test_losses_of_maps_teach_one_way_at_other_shapes(kind, teacher_shape):
+    (student,), (teacher,) = leaves(1, 2, 8, 8, 8), leaves(1, *teacher_shape)
+    loss, doubled = (kind(weight)(student, teacher) for weight in (1.0, 2.0))
     assert doubled.item() == pytest.approx(2 * loss.item()) and loss > 0
     loss.backward()
     assert student.grad.abs().sum() > 0 and teacher.grad is None
