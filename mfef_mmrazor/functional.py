@@ -314,6 +314,95 @@ def linear_weights(logits: Sequence[Tensor], labels: Tensor, tolerance: float = 
     return alpha
 
 
+@torch.no_grad()
+def general_weights(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+    r"""Students' weights, whose mixture of probabilities has the smallest squared error.
+
+    .. math:: w = \mathrm{argmin}_{\sum w = 1} \frac{1}{B} \sum_b
+        \big\|\textstyle\sum_i w_i p_{i,b} - y_b\big\|^2
+        = \frac{C^{-1} 1}{1^\top C^{-1} 1}, \quad
+        C_{ij} = \frac{1}{B} \sum_b (p_{i,b} - y_b)^\top (p_{j,b} - y_b)
+
+    KDCL-General (Guo et al., CVPR 2020). The weights may be negative. Where several are best, as
+    for students that agree, they are the most equal ones.
+
+    Args:
+        logits: m tensors of (B, K), on data that the students are not trained on.
+        labels: Class indices (B,), or scores (B, K).
+
+    Returns:
+        (m,), in float64, of sum 1.
+
+    Example:
+        >>> half = torch.tensor([[4.0, 0.0], [0.0, 0.0]])  # knows the first of two samples
+        >>> general_weights([half, half.flip(0)], torch.tensor([0, 0])).round(decimals=2)
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+    p = torch.stack(list(logits)).double().softmax(dim=2)
+    y = (F.one_hot(labels, p.shape[2]) if labels.dim() == 1 else labels).to(p)
+    errors = (p - y).flatten(1)
+    # minimise w'Cw, and a Lagrange multiplier sees to the sum: [C 1; 1' 0] [w; l] = [0; 1]
+    system = p.new_ones(len(p) + 1, len(p) + 1)
+    system[:-1, :-1] = errors @ errors.T / len(y)
+    system[-1, -1] = 0
+    return torch.linalg.pinv(system, hermitian=True)[:-1, -1]
+
+
+def cosine_similarities(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine of the angle between each embedding of one set and each of another.
+
+    Args:
+        a: (B, d).
+        b: (B', d).
+
+    Returns:
+        (B, B').
+
+    Example:
+        >>> cosine_similarities(torch.tensor([[3.0, 0.0]]), torch.tensor([[2.0, 0.0], [0.0, 1.0]]))
+        tensor([[1., 0.]])
+    """
+    with torch.autocast(a.device.type, enabled=False):  # else a product of half precision
+        return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T
+
+
+def supervised_contrast(similarities: Tensor, labels: Tensor) -> Tensor:
+    r"""Contrastive loss that draws images to the others of their class, and away from the rest.
+
+    .. math:: \frac{1}{|\{b: P_b \ne \emptyset\}|} \sum_b \frac{-1}{|P_b|} \sum_{p \in P_b}
+        \log \frac{\exp S_{bp}}{\sum_{a \ne b} \exp S_{ba}}, \quad
+        P_b = \{p \ne b: y_p = y_b\}
+
+    (https://arxiv.org/abs/2004.11362). An image that is alone in its class has nothing to be drawn
+    to, and is left out of the mean.
+
+    Args:
+        similarities: S, (B, B): of image b, a row, to all images, divided by the temperature.
+        labels: Class indices (B,).
+
+    Returns:
+        A scalar, 0 if no two images are of one class.
+
+    Raises:
+        ValueError: The labels are scores (B, K): no two images are of one class.
+
+    Example:
+        >>> round(supervised_contrast(torch.zeros(3, 3), torch.tensor([0, 0, 1])).item(), 4)
+        0.6931
+    """
+    if labels.dim() != 1:
+        raise ValueError(
+            f'labels are {tuple(labels.shape)}, but contrast needs the index of the one class of '
+            'each image, (batch,): train without mixup and the like'
+        )
+    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    partners = (labels[:, None] == labels) & ~itself
+    log_p = similarities.masked_fill(itself, -torch.inf).log_softmax(dim=1)
+    number = partners.sum(dim=1)
+    losses = -log_p.masked_fill(~partners, 0).sum(dim=1) / number.clamp(min=1)
+    return losses.sum() / (number > 0).sum().clamp(min=1)
+
+
 def attention_map(feature: Tensor) -> Tensor:
     r"""Spatial attention map of a feature map, one unit vector a sample.
 

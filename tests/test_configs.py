@@ -49,6 +49,9 @@ def test_config_builds_and_takes_a_step(config, tmp_path, monkeypatch):
         inputs=views if takes_views else list(views[0]),
         data_samples=[DataSample().set_gt_label(i) for i in range(4)],
     )
+    if any('HeldOutHook' in hook.type for hook in cfg.get('custom_hooks', [])):
+        logits = [torch.randn(8, 10) for _ in model.students]
+        model.distiller.learn_held_out(logits, torch.arange(8))
     losses = model(**model.data_preprocessor(data, True), mode='loss')
     loss, _ = model.parse_losses(losses)
     loss.backward()

@@ -296,6 +296,41 @@ def test_linear_weights_of_students_that_agree_are_equal():
     assert torch.allclose(weights, torch.full_like(weights, 1 / 3), rtol=0, atol=1e-6)
 
 
+@STUDENTS
+@pytest.mark.parametrize('mixed', [False, True])
+def test_general_weights_sum_to_1_and_scipy_finds_none_better(students, mixed):
+    z, labels = students_logits(students)
+    scores = torch.nn.functional.one_hot(labels, 6).double()
+    if mixed:
+        labels = scores = random(40, 6, seed=8).softmax(dim=1)
+
+    def error(weights):
+        mixture = sum(w * x.softmax(dim=1) for w, x in zip(weights, z, strict=True))
+        return (mixture - scores).pow(2).sum().item() / 40
+
+    weights = functional.general_weights(z, labels)
+    assert weights.shape == (students,) and abs(weights.sum().item() - 1) < 1e-10
+    found = minimize(
+        error,
+        np.full(students, 1 / students),
+        constraints=dict(type='eq', fun=lambda w: w.sum() - 1),
+        options=dict(ftol=1e-14),
+    )
+    assert error(weights) <= found.fun + 1e-10
+    np.testing.assert_allclose(weights, found.x, atol=1e-4)
+    # and at its minimum: any other weights of sum 1 are worse
+    for shift in np.random.default_rng(0).normal(size=(20, students)):
+        assert error(weights) < error(weights.numpy() + 0.01 * (shift - shift.mean()))
+
+
+def test_general_weights_of_students_that_agree_or_are_all_right_are_equal():
+    z, labels = students_logits(1)
+    right = [1e4 * torch.nn.functional.one_hot(labels, 6).double()]
+    for same in (z, right):
+        weights = functional.general_weights(same * 3, labels)
+        assert torch.allclose(weights, torch.full_like(weights, 1 / 3), rtol=0, atol=1e-10)
+
+
 def test_targets_refuse_or_take_mixed_labels():
     z, labels = students_logits(2)
     scores = torch.nn.functional.one_hot(labels, 6).double()
@@ -312,3 +347,40 @@ def test_no_gradient_goes_through_the_linear_weights():
     assert not weights.requires_grad
     (gradient,) = torch.autograd.grad(functional.linear_target(z, labels).sum(), z[0])
     assert torch.allclose(gradient, weights[:, :1].expand(-1, 6))
+
+
+def test_supervised_contrast_image_by_image():
+    s, labels = random(6, 6, seed=3), torch.tensor([0, 1, 0, 2, 1, 0])  # the 2 is alone
+    expected = []
+    for b in range(6):
+        others = [a for a in range(6) if a != b]
+        partners = [a for a in others if labels[a] == labels[b]]
+        total = sum(s[b, a].exp() for a in others)
+        if partners:
+            expected.append(-sum((s[b, p].exp() / total).log() for p in partners) / len(partners))
+    loss = functional.supervised_contrast(s, labels)
+    assert len(expected) == 5 and abs(loss - sum(expected) / 5) < 1e-12
+
+
+def test_supervised_contrast_is_0_for_partners_alone_in_the_world_and_finite_without_any():
+    labels = torch.tensor([0, 0, 1, 1])
+    similar = 200.0 * (labels[:, None] == labels)
+    assert functional.supervised_contrast(similar, labels) == 0
+    s = random(4, 4).requires_grad_()
+    loss = functional.supervised_contrast(s, torch.arange(4))
+    loss.backward()
+    assert loss == 0 and (s.grad == 0).all()
+
+
+def test_contrast_refuses_mixed_labels():
+    with pytest.raises(ValueError, match=r'labels are \(4, 6\).*train without mixup'):
+        functional.supervised_contrast(random(4, 4), random(4, 6))
+
+
+def test_similarities_are_not_taken_in_half_precision():
+    a, b = random(5, 7).float(), random(6, 7, seed=1).float()
+    expected = torch.nn.functional.cosine_similarity(a[:, None], b, dim=2)
+    with torch.autocast('cpu', torch.bfloat16):
+        found = functional.cosine_similarities(a, b)
+    assert found.dtype is torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-from .hooks import ChannelsLastHook, EpochSeedHook, ProgressHook, ResultsHook
+from .hooks import ChannelsLastHook, EpochSeedHook, HeldOutHook, ProgressHook, ResultsHook
 from .loops import OnlineDistillTestLoop, OnlineDistillValLoop
 from .optim_wrapper import BFloat16OptimWrapper
 
@@ -6,6 +6,7 @@ __all__ = [
     'BFloat16OptimWrapper',
     'ChannelsLastHook',
     'EpochSeedHook',
+    'HeldOutHook',
     'OnlineDistillTestLoop',
     'OnlineDistillValLoop',
     'ProgressHook',

@@ -1,6 +1,7 @@
 from .channels_last_hook import ChannelsLastHook
 from .epoch_seed_hook import EpochSeedHook
+from .held_out_hook import HeldOutHook
 from .progress_hook import ProgressHook
 from .results_hook import ResultsHook
 
-__all__ = ['ChannelsLastHook', 'EpochSeedHook', 'ProgressHook', 'ResultsHook']
+__all__ = ['ChannelsLastHook', 'EpochSeedHook', 'HeldOutHook', 'ProgressHook', 'ResultsHook']

@@ -5,6 +5,7 @@ from .ffl_distiller import FFLDistiller
 from .ffsd_distiller import FFSDDistiller
 from .independent_distiller import IndependentDistiller
 from .kdcl_distiller import KDCLDistiller
+from .mcl_distiller import MCLDistiller
 from .mfef_distiller import MFEFDistiller
 from .okddip_distiller import OKDDipDistiller
 from .one_distiller import ONEDistiller
@@ -19,6 +20,7 @@ __all__ = [
     'FFSDDistiller',
     'IndependentDistiller',
     'KDCLDistiller',
+    'MCLDistiller',
     'MFEFDistiller',
     'OKDDipDistiller',
     'ONEDistiller',

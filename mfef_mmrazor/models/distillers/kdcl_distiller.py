@@ -5,11 +5,18 @@ from collections.abc import Sequence
 from mmrazor.registry import MODELS
 from torch import Tensor
 
-from ...functional import linear_target, minlogit_target, naive_target
+from ...functional import (
+    general_weights,
+    linear_target,
+    minlogit_target,
+    naive_target,
+    weighted_logits,
+)
 from ..builder import nearest
 from .online_distiller import OnlineDistiller, Records, build_loss
 
 TARGETS = dict(minlogit=minlogit_target, naive=naive_target, linear=linear_target)
+VARIANTS = [*TARGETS, 'general']
 
 
 @MODELS.register_module()
@@ -21,15 +28,25 @@ class KDCLDistiller(OnlineDistiller):
     .. math:: L = \sum_i \{ \mathrm{CE}(z_i, y)
         + \lambda\,\mathrm{KD}_\tau(\mathrm{sg}\,z_t \to z_i) \}
 
-    The target :math:`z_t` is never worse on the labels than the best student:
-    :func:`~mfef_mmrazor.functional.minlogit_target`,
+    The target :math:`z_t` is made for every sample, and never worse on the labels than the best
+    student: :func:`~mfef_mmrazor.functional.minlogit_target`,
     :func:`~mfef_mmrazor.functional.naive_target` or
-    :func:`~mfef_mmrazor.functional.linear_target`. The paper's fourth one, "general", needs
-    held-out data and is not here; nor is an augmentation of its own for each student. The
-    students' own cross-entropies are not repeated here: their heads compute them.
+    :func:`~mfef_mmrazor.functional.linear_target`. Or it is ``'general'``, one mixture for all,
+
+    .. math:: z_t = \sum_i w_i z_i
+
+    whose weights are best on training images that are held out
+    (:func:`~mfef_mmrazor.functional.general_weights`): before every epoch, :class:`HeldOutHook`
+    finds them, and they are written to the log. Whether logits or probabilities are to be mixed is
+    not settled by what is known of the paper; a mixture with negative weights is sure to be a
+    distribution only for logits.
+
+    In the paper each student sees an augmentation of its own: see
+    ``configs/_base_/datasets/*_views.py``. The students' own cross-entropies are not repeated here:
+    their heads compute them.
 
     Args:
-        variant: ``'minlogit'``, ``'naive'`` or ``'linear'``.
+        variant: ``'minlogit'``, ``'naive'``, ``'linear'`` or ``'general'``.
         tau: Temperature.
         loss_weight: :math:`\lambda`.
         loss_transfer: Config of what the target teaches; ``type``, ``tau`` and ``loss_weight`` may
@@ -40,7 +57,8 @@ class KDCLDistiller(OnlineDistiller):
 
     Raises:
         ValueError: The variant is unknown, or ``tau`` is not positive; or, at a step, the labels
-            are mixed ones (B, K) and the variant is ``'minlogit'``.
+            are mixed ones (B, K) and the variant is ``'minlogit'``, or no weights were found for
+            ``'general'``.
 
     Example:
         >>> import torch
@@ -61,11 +79,12 @@ class KDCLDistiller(OnlineDistiller):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(num_students, recorders, init_cfg=init_cfg)
-        if variant not in TARGETS:
+        if variant not in VARIANTS:
             raise ValueError(
-                f'variant={variant!r}, expected one of {list(TARGETS)}{nearest(variant, TARGETS)}'
+                f'variant={variant!r}, expected one of {VARIANTS}{nearest(variant, VARIANTS)}'
             )
-        self.target = TARGETS[variant]
+        self.variant = variant
+        self.weights: Tensor | None = None  # found anew before every epoch
         self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau, loss_weight=loss_weight)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
@@ -73,3 +92,20 @@ class KDCLDistiller(OnlineDistiller):
         logits = records['logits']
         target = self.target(logits, labels).detach()
         return dict(loss_transfer=sum(self.loss_transfer(z, target) for z in logits))
+
+    def target(self, logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+        """The common target, (B, K)."""
+        if self.variant != 'general':
+            return TARGETS[self.variant](logits, labels)
+        if self.weights is None:
+            raise ValueError(
+                "variant='general' has no weights: they are found on held-out training images, by "
+                "dict(type='mmrazor.HeldOutHook') in custom_hooks"
+            )
+        return weighted_logits(self.weights.expand(len(labels), -1), logits)
+
+    def learn_held_out(self, logits: Sequence[Tensor], labels: Tensor) -> None:
+        """Find the weights of ``'general'`` from logits on held-out images."""
+        self.weights = general_weights(logits, labels).to(logits[0])
+        found = ', '.join(f'{w:.3f}' for w in self.weights)
+        self.log(f'weights {found}, best on {len(labels)} held-out training images')

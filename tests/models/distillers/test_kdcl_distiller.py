@@ -39,6 +39,36 @@ def test_the_target_teaches_every_student(students, variant, target):
     assert_same(losses, expected, distiller, caught)
 
 
+def held_out(students):
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.randint(0, 5, (40,), generator=generator)
+    size = (40, 5)
+    z = [torch.randn(size, dtype=torch.float64, generator=generator) for _ in range(students)]
+    return z, labels
+
+
+@pytest.mark.parametrize('students', [2, 3, 4])
+def test_general_is_the_mixture_that_is_best_on_held_out_data(students):
+    z, y = held_out(students)
+    errors = [x.exp() / x.exp().sum(dim=1, keepdim=True) - torch.eye(5)[y] for x in z]
+    c = torch.stack([torch.stack([(a * b).sum() for b in errors]) for a in errors]) / 40
+    weights = c.inverse().sum(dim=1) / c.inverse().sum()
+
+    distiller = KDCLDistiller('general', num_students=students, loss_weight=0.7)
+    distiller.learn_held_out(z, y)
+    assert torch.allclose(distiller.weights, weights, rtol=0, atol=1e-10)
+    caught = records(students)
+    losses = distiller.compute_distill_losses(caught, LABELS)
+    teacher = sum(float(w) * x.detach() for w, x in zip(weights, caught['logits'], strict=True))
+    expected = dict(loss_transfer=0.7 * sum(kd(teacher, x, 2.0) for x in caught['logits']))
+    assert_same(losses, expected, distiller, caught)
+
+
+def test_general_without_held_out_data():
+    with pytest.raises(ValueError, match='no weights: .* held-out training images, by .*HeldOut'):
+        KDCLDistiller('general').compute_distill_losses(records(2), LABELS)
+
+
 def test_by_default_it_is_minlogit_at_temperature_2_and_weight_1(epoch):
     caught = records(2)
     teacher = minlogit(caught['logits'], LABELS)
@@ -66,8 +96,7 @@ def test_minlogit_refuses_mixed_labels():
 @pytest.mark.parametrize(
     'options, message',
     [
-        (dict(variant='general'), r"'general', expected one of \['minlogit', 'naive', 'linear'\]"),
-        (dict(variant='minlogits'), "variant='minlogits'.*nearest: minlogit"),
+        (dict(variant='minlogits'), r"'minlogits', expected one of \['minlogit'.*est: minlogit"),
         (dict(tau=-1), 'tau=-1, but a temperature must be positive'),
     ],
 )

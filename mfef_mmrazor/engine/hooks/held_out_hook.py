@@ -1,0 +1,62 @@
+"""Shows a distiller how its students do on training images that are held out."""
+
+from collections import defaultdict
+
+import torch
+from mmengine.dist import all_gather
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmpretrain.datasets import KFoldDataset
+from mmrazor.registry import HOOKS
+from torch import Tensor
+
+from ...models.algorithms.online_distill import targets
+
+
+@HOOKS.register_module()
+class HeldOutHook(Hook):
+    """Before every epoch, the students' logits on held-out training images go to the distiller.
+
+    For KDCL's variant ``'general'``. The training data are in mmpretrain's ``KFoldDataset``, whose
+    fold is what is held out: no training step sees it. It is read as the validation data are (same
+    pipeline, same batch size); validation and test images have no part in it.
+
+    Raises:
+        ValueError: The training data are in no ``KFoldDataset``.
+
+    Example:
+        >>> train_dataset = dict(  # a tenth of the digits is held out
+        ...     type='KFoldDataset', num_splits=10, seed=0, dataset=dict(type='Digits'))
+        >>> custom_hooks = [dict(type='mmrazor.HeldOutHook')]
+    """
+
+    priority = 'ABOVE_NORMAL'  # before EpochSeedHook: no random number of the epoch is used up
+
+    def before_train(self, runner) -> None:
+        """Build the data loader of the held-out images."""
+        train, val = runner.cfg.train_dataloader.dataset, runner.cfg.val_dataloader
+        if not isinstance(runner.train_dataloader.dataset, KFoldDataset):
+            raise ValueError(
+                f'HeldOutHook: train_dataloader.dataset is a {train.type}, so nothing is held out; '
+                "put it into dict(type='KFoldDataset', num_splits=10, seed=0, dataset=...)"
+            )
+        images = dict(train.dataset, pipeline=val.dataset.pipeline)
+        held_out = dict(train, dataset=images, test_mode=True)
+        self.dataloader = runner.build_dataloader(dict(val, dataset=held_out), seed=runner.seed)
+
+    @torch.no_grad()
+    def before_train_epoch(self, runner) -> None:
+        """Run the students over the held-out images."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        found: dict[str, list[Tensor]] = defaultdict(list)
+        model.eval()
+        for batch in self.dataloader:
+            data = model.data_preprocessor(batch, False)
+            found['labels'].append(targets(data['data_samples']))
+            for name, z in model.predict_logits(**data).items():
+                found[name].append(z)
+        model.train()
+        # of all processes, whose shares are made equal by counting an image or two twice
+        whole = {name: torch.cat(all_gather(torch.cat(parts))) for name, parts in found.items()}
+        logits = [whole[f'student{i}'] for i in range(len(model.students))]
+        model.distiller.learn_held_out(logits, whole['labels'])

@@ -1,0 +1,102 @@
+"""Real runs of the shipped KDCL-General config, on a few digits."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mfef_mmrazor.datasets import Digits
+from mfef_mmrazor.engine import HeldOutHook
+
+CONFIG = Path(__file__).parents[2] / 'configs/kdcl/kdcl-general_resnet8-x2_1xb32-20e_digits.py'
+
+
+def runner(work_dir, **options):
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'train_cfg.max_epochs': 2,
+            'train_cfg.val_interval': 9,
+            'train_dataloader.batch_size': 8,
+            'train_dataloader.dataset.dataset.train_per_class': 4,
+            'val_dataloader.batch_size': 3,
+            'val_dataloader.dataset.indices': 3,
+            **{key.replace('__', '.'): value for key, value in options.items()},
+        }
+    )
+    return Runner.from_cfg(cfg)
+
+
+def hook_of(run):
+    return next(hook for hook in run.hooks if isinstance(hook, HeldOutHook))
+
+
+def pixels(dataset):
+    return [dataset.get_data_info(i)['img'].tobytes() for i in range(len(dataset))]
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    run = runner(tmp_path_factory.mktemp('finished'))
+    run.seen = []
+    run.model.data_preprocessor.register_forward_hook(
+        lambda module, args, out: run.seen.append((args[1], out['inputs'].shape[0]))
+    )
+    run.train()
+    return run
+
+
+def test_what_is_held_out_is_training_data_that_no_step_sees(finished):
+    trained = pixels(finished.train_dataloader.dataset)
+    held_out = pixels(hook_of(finished).dataloader.dataset)
+    assert len(trained) == 36 and len(held_out) == 4
+    every = pixels(Digits(split='train', train_per_class=4))
+    assert sorted(trained + held_out) == sorted(every)
+    assert not set(held_out) & (set(trained) | set(pixels(Digits(split='test'))))
+    # 2 epochs: the held-out images before each, in two batches, then the steps
+    epoch = [(False, 3), (False, 1)] + [(True, 8)] * 4 + [(True, 4)]
+    assert finished.seen[: 2 * len(epoch)] == 2 * epoch
+
+
+def test_the_log_says_what_was_found(finished):
+    log = next(Path(finished.work_dir).rglob('*.log')).read_text()
+    assert log.count('best on 4 held-out training images') == 2
+
+
+def test_weights_are_found_on_the_held_out_images_by_the_students_in_evaluation(finished):
+    finished.model.train()
+    hook_of(finished).before_train_epoch(finished)
+    assert all(module.training for module in finished.model.modules())
+    finished.model.eval()
+    dataset = hook_of(finished).dataloader.dataset
+    images = torch.stack([dataset[i]['inputs'] for i in range(4)]).float()
+    labels = [dataset[i]['data_samples'].gt_label.item() for i in range(4)]
+    with torch.no_grad():
+        p = [student((images - 78) / 96) for student in finished.model.students]
+    a, b = (x.double().softmax(dim=1).numpy() - np.eye(10)[labels] for x in p)
+    c = np.array([[(a * a).sum(), (a * b).sum()], [(a * b).sum(), (b * b).sum()]])
+    expected = np.linalg.solve(c, [1, 1]) / np.linalg.solve(c, [1, 1]).sum()
+    np.testing.assert_allclose(finished.model.distiller.weights, expected, rtol=1e-3)
+
+
+def test_looking_at_held_out_images_changes_nothing_else(tmp_path):
+    """Without the transfer, a run with the hook is one without."""
+    off = dict(model__distiller__loss_weight=0.0)
+    others = [dict(type=f'mmrazor.{name}Hook') for name in ('ChannelsLast', 'EpochSeed')]
+    without = dict(custom_hooks=others, model__distiller__variant='minlogit')
+    states = [
+        runner(tmp_path / name, **off, **options).train().state_dict()
+        for name, options in (('looks', {}), ('plain', without))
+    ]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_nothing_held_out(tmp_path):
+    dataset = dict(type='Digits', pipeline=[], _delete_=True)
+    with pytest.raises(ValueError, match='is a Digits, so nothing is held out; put it into .*KFo'):
+        runner(tmp_path, train_dataloader__dataset=dataset).train()
