@@ -49,7 +49,7 @@ def test_training_crops_are_of_the_reflect_padded_picture(name):
 def test_a_view_is_the_same_augmentation_and_normalised_the_same(name):
     plain, views = (Config.fromfile(DATASETS / f'{name}{end}.py') for end in ('', '_views'))
     around = ('LoadIntactImage', 'PackInputs')
-    assert views.view == [step for step in plain.train_pipeline if step.type not in around]
+    assert views.augmentation == [step for step in plain.train_pipeline if step.type not in around]
     for key, default in (('mean', None), ('std', None), ('to_rgb', False)):
         ours, theirs = (cfg.data_preprocessor.get(key, default) for cfg in (views, plain))
         assert ours == theirs

@@ -3,24 +3,14 @@ _base_ = ['cifar100.py']
 data_preprocessor = dict(
     _delete_=True,
     type='mmpretrain.SelfSupDataPreprocessor',  # takes a list of views
-    mean=[129.304, 124.070, 112.434],
-    std=[68.170, 65.392, 70.418],
-    to_rgb=False,  # mmpretrain's CIFAR images are RGB already
+    mean=_base_.data_preprocessor.mean,
+    std=_base_.data_preprocessor.std,
+    to_rgb=_base_.data_preprocessor.to_rgb,
 )
-view = [
-    # the first one only pads by 4 on every side (mmpretrain's `padding` knows no reflection)
-    dict(type='RandomCrop', crop_size=40, pad_if_needed=True, padding_mode='reflect'),
-    dict(type='RandomCrop', crop_size=32),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-]
+*augmentation, pack = _base_.train_pipeline
 train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        pipeline=[
-            dict(type='MultiView', num_views=[2], transforms=[view]),
-            dict(type='PackInputs'),
-        ]
-    ),
+    dataset=dict(pipeline=[dict(type='MultiView', num_views=[2], transforms=[augmentation]), pack]),
 )
 val_dataloader = dict(collate_fn=dict(type='default_collate'))
 test_dataloader = val_dataloader

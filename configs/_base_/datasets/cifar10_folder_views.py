@@ -3,24 +3,15 @@ _base_ = ['cifar10_folder.py']
 data_preprocessor = dict(
     _delete_=True,
     type='mmpretrain.SelfSupDataPreprocessor',  # takes a list of views
-    mean=[125.307, 122.961, 113.8575],
-    std=[51.5865, 50.847, 51.255],
-    to_rgb=True,
+    mean=_base_.data_preprocessor.mean,
+    std=_base_.data_preprocessor.std,
+    to_rgb=_base_.data_preprocessor.to_rgb,
 )
-view = [
-    # the first one only pads by 4 on every side (mmpretrain's `padding` knows no reflection)
-    dict(type='RandomCrop', crop_size=40, pad_if_needed=True, padding_mode='reflect'),
-    dict(type='RandomCrop', crop_size=32),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-]
+load, *augmentation, pack = _base_.train_pipeline
 train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        pipeline=[
-            dict(type='LoadIntactImage', imdecode_backend='cv2'),
-            dict(type='MultiView', num_views=[2], transforms=[view]),
-            dict(type='PackInputs'),
-        ]
+        pipeline=[load, dict(type='MultiView', num_views=[2], transforms=[augmentation]), pack]
     ),
 )
 val_dataloader = dict(collate_fn=dict(type='default_collate'))

@@ -3,21 +3,13 @@ _base_ = ['digits.py']
 data_preprocessor = dict(
     _delete_=True,
     type='mmpretrain.SelfSupDataPreprocessor',  # takes a list of views
-    mean=[78.0] * 3,
-    std=[96.0] * 3,
+    mean=_base_.data_preprocessor.mean,
+    std=_base_.data_preprocessor.std,
 )
-view = [
-    dict(type='Resize', scale=16),
-    dict(type='RandomCrop', crop_size=16, padding=2),
-]
+*augmentation, pack = _base_.train_pipeline
 train_dataloader = dict(
     collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        pipeline=[
-            dict(type='MultiView', num_views=[2], transforms=[view]),
-            dict(type='PackInputs'),
-        ]
-    ),
+    dataset=dict(pipeline=[dict(type='MultiView', num_views=[2], transforms=[augmentation]), pack]),
 )
 val_dataloader = dict(collate_fn=dict(type='default_collate'))
 test_dataloader = val_dataloader

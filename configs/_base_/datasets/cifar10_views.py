@@ -1,0 +1,16 @@
+# CIFAR-10, with an augmentation of its own for each of two students.
+_base_ = ['cifar10.py']
+data_preprocessor = dict(
+    _delete_=True,
+    type='mmpretrain.SelfSupDataPreprocessor',  # takes a list of views
+    mean=_base_.data_preprocessor.mean,
+    std=_base_.data_preprocessor.std,
+    to_rgb=_base_.data_preprocessor.to_rgb,
+)
+*augmentation, pack = _base_.train_pipeline
+train_dataloader = dict(
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(pipeline=[dict(type='MultiView', num_views=[2], transforms=[augmentation]), pack]),
+)
+val_dataloader = dict(collate_fn=dict(type='default_collate'))
+test_dataloader = val_dataloader

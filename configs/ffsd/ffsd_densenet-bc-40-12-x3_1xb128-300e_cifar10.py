@@ -1,0 +1,22 @@
+_base_ = [
+    '../_base_/datasets/cifar10.py',
+    '../_base_/models/densenet-bc-40-12_cifar.py',
+    '../_base_/schedules/sgd_300e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    _scope_='mmrazor',
+    type='OnlineDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    students=[_base_.student, _base_.student, _base_.student],
+    distiller=dict(
+        type='FFSDDistiller',
+        in_channels=[96, 120, 132],
+        num_classes=10,
+        recorders=dict(
+            stage1=dict(type='ModuleOutputs', source='backbone.stages.0'),
+            stage2=dict(type='ModuleOutputs', source='backbone.stages.1'),
+        ),
+    ),
+)
