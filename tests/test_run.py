@@ -52,7 +52,9 @@ def test_without_the_launcher_they_do_not_start(tmp_path):
     assert done.returncode == 1 and 'torch>=1.13' in done.stderr
 
 
-@pytest.mark.parametrize('config', [CONFIG, SHARED], ids=['mfef', 'shared2'])
+@pytest.mark.parametrize(
+    'config', [CONFIG, pytest.param(SHARED, marks=pytest.mark.slow)], ids=['mfef', 'shared2']
+)
 def test_two_processes_train_one_model(tmp_path, config):
     """Also after StopDistillHook, with every parameter used, as DDP wants it."""
     script = tmp_path / 'script.py'
@@ -109,6 +111,7 @@ train_cfg = dict(max_epochs=2)
     return folder / 'kd.py'
 
 
+@pytest.mark.slow
 def test_mmrazors_own_distillation_trains_and_resumes(kd_config, tmp_path):
     train = [MMRAZOR / 'tools/train.py', kd_config, '--work-dir', 'run']
     done = start(tmp_path, *train)
