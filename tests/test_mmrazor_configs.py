@@ -116,7 +116,7 @@ def test_a_missing_or_another_teacher_is_named_before_anything_is_written(tmp_pa
     torch.save(build(Config.fromfile(path('kd')).model.architecture).state_dict(), other)
     for ckpt, message in (
         (str(tmp_path / 'none.pth'), 'none.pth; give a trained network'),
-        (str(other), 'other.pth is not of the network model.teacher'),
+        (str(other), 'other.pth is no checkpoint of model.teacher'),
     ):
         cfg = load_config(path('kd'), tmp_path / 'run', {'model.teacher_ckpt': ckpt})
         with pytest.raises(SystemExit), user_errors():
@@ -124,6 +124,8 @@ def test_a_missing_or_another_teacher_is_named_before_anything_is_written(tmp_pa
         assert message in capsys.readouterr().err
         with pytest.raises((FileNotFoundError, ValueError), match=Path(ckpt).name):
             compare([path('kd')], [0], tmp_path / 'run', cfg_options=options('kd', ckpt))
+    with pytest.raises(ValueError, match='has no weights.*give a trained network'):
+        train(load_config(path('kd'), tmp_path / 'run', {'model.teacher_ckpt': None}))
     assert not (tmp_path / 'run').exists()
 
 

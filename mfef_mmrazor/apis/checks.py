@@ -1,5 +1,7 @@
 """Checks of a config before anything is built or written."""
 
+import copy
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.utils import check_integrity
 from mmpretrain.registry import DATASETS
 from mmrazor.registry import MODELS
+from torch import nn
 
-from ..models.builder import build, nearest
+from ..models.builder import nearest
 
 # what Runner.from_cfg reads, and what else OpenMMLab's own configs have at the top level
 KNOWN_KEYS = {
@@ -40,6 +43,17 @@ def check_config(cfg: Config) -> None:
             raise KeyError(
                 f'unknown top-level key {key!r} in the config{hint}. '
                 'If it is a variable of your own, give it a name less like them.'
+            )
+
+
+def check_options(options: dict, cfg: Config) -> None:
+    """Raise a ``KeyError`` for an option, by dotted key, that nothing would read."""
+    known = {*cfg, *KNOWN_KEYS}
+    for option in options:
+        if option.split('.')[0] not in known:
+            raise KeyError(
+                f'option {option!r} is of no part of the config{nearest(option, known)}; its parts '
+                f'are {", ".join(sorted(cfg))}'
             )
 
 
@@ -120,13 +134,17 @@ def inner_datasets(dataset_cfg: dict | None) -> Iterator[dict]:
             yield from inner_datasets(each) if {'dataset', 'datasets'} & set(each) else [each]
 
 
-def check_checkpoint(cfg: Config) -> None:
-    """Raise if the checkpoint a run starts from is missing or of another architecture.
+def check_model(cfg: Config) -> None:
+    """Raise if the model cannot be built, or a run cannot start from its checkpoint.
 
     Raises:
         FileNotFoundError: ``load_from`` is not there.
-        ValueError: Names the keys that are missing, unexpected or of another shape.
+        ValueError: Weights are missing, unexpected or of another shape, or the file is no
+            checkpoint, or the run that is to be resumed has another seed.
+        ValueError, TypeError, KeyError: What is wrong with the config of the model.
     """
+    with torch.random.fork_rng():  # the run itself starts from the seed, not from here
+        model = MODELS.build(copy.deepcopy(cfg.model))
     path = cfg.get('load_from')
     if cfg.get('resume') and not path:
         path = find_latest_checkpoint(cfg.work_dir)
@@ -134,10 +152,23 @@ def check_checkpoint(cfg: Config) -> None:
         return
     if '://' not in path and not Path(path).is_file():
         raise FileNotFoundError(f'checkpoint not found: {path}')
-    weights = _load_checkpoint(path, map_location='cpu')
-    with torch.random.fork_rng():  # the run itself starts from the seed, not from here
-        model = MODELS.build(cfg.model)
-    model.load_state_dict(weights.get('state_dict', weights))
+    stored = _load_into(model, path, 'the model of this config')
+    was, now = stored.get('meta', {}).get('seed'), cfg.get('randomness', {}).get('seed')
+    if cfg.get('resume') and None not in (was, now) and was != now:
+        raise ValueError(
+            f'{path} is of a run with seed {was}, and cannot go on with seed {now}: '
+            f'give --seed {was}'
+        )
+
+
+def _load_into(model: nn.Module, path: str, expected: str) -> dict:
+    try:
+        stored = _load_checkpoint(path, map_location='cpu')
+        model.load_state_dict(stored.get('state_dict', stored))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise ValueError(f'{path} is no checkpoint of {expected}: {reason}') from None
+    return stored
 
 
 def check_teacher(cfg: Config) -> None:
@@ -147,22 +178,21 @@ def check_teacher(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: ``model.teacher_ckpt`` is not there.
-        ValueError: It is the checkpoint of another network than ``model.teacher``.
+        ValueError: It is not given, or the checkpoint of another network than ``model.teacher``.
     """
-    path = cfg.model.get('teacher_ckpt')
-    if not path:
+    if 'teacher' not in cfg.model:
         return
+    path = cfg.model.get('teacher_ckpt')
     hint = (
         "give a trained network's checkpoint with --cfg-options model.teacher_ckpt=PATH: that of a "
         'config in configs/baseline, or a student from tools/export_student.py'
     )
+    with torch.random.fork_rng():
+        teacher = MODELS.build(copy.deepcopy(cfg.model.teacher))
+    if not path:
+        if 'init_cfg' in cfg.model.teacher or cfg.model.teacher.get('pretrained'):
+            return
+        raise ValueError(f'the teacher has no weights (model.teacher_ckpt={path}); {hint}')
     if '://' not in path and not Path(path).is_file():
         raise FileNotFoundError(f'teacher not found: {path}; {hint}')
-    weights = _load_checkpoint(path, map_location='cpu')
-    with torch.random.fork_rng():
-        teacher = build(cfg.model.teacher)
-    try:
-        teacher.load_state_dict(weights.get('state_dict', weights))
-    except RuntimeError as error:
-        first = ' '.join(str(error).split())[:200]
-        raise ValueError(f'{path} is not of the network model.teacher; {hint} ({first})') from None
+    _load_into(teacher, path, f'model.teacher; {hint}')

@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..engine.results import write_json
+from ..models.builder import nearest
 from .checks import check_data, check_teacher
 from .report import COMPARISON, report, run_folder
 from .train import load_config, train
@@ -21,7 +22,8 @@ from .train import load_config, train
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
 CONDITIONS = (
     'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler',
-    'train_cfg', 'randomness', 'model.data_preprocessor', 'model.students', 'model.shared_stages',
+    'train_cfg', 'randomness', 'load_from', 'auto_scale_lr', 'custom_hooks',
+    'model.data_preprocessor', 'model.students', 'model.shared_stages',
 )  # fmt: skip
 
 
@@ -51,11 +53,15 @@ def compare(
         cfg_options: Values to override in every config, by dotted key.
 
     Raises:
-        ValueError: Two configs are called alike; or they differ in a condition; or the work dir has
-            runs of another version of a config; or there is no such baseline.
+        ValueError: There is no seed or no job; or two configs are called alike; or they differ in a
+            condition; or the work dir has runs of another version of a config; or there is no such
+            baseline, or no such condition to allow.
         RuntimeError: A run failed; raised when the others have ended and the report is written.
         FileNotFoundError: A config, its data or its trained teacher is not there.
     """
+    seeds = list(dict.fromkeys(seeds))
+    if not seeds or jobs < 1:
+        raise ValueError(f'found seeds={seeds} and jobs={jobs}, expected at least one of each')
     work_dir = Path(work_dir).resolve()
     methods = read_configs(configs, cfg_options)
     baseline = baseline or next(iter(methods))
@@ -97,6 +103,12 @@ def read_configs(configs: Sequence[str | Path], cfg_options: dict | None) -> dic
 
 def check_conditions(methods: dict[str, Config], allow: Sequence[str]) -> None:
     """Raise a ``ValueError`` that names the conditions in which the configs differ."""
+    for name in allow:
+        if name not in CONDITIONS:
+            raise ValueError(
+                f'allow: {name!r} is none of the conditions {", ".join(CONDITIONS)}'
+                f'{nearest(name, CONDITIONS)}'
+            )
     (first, reference), *others = methods.items()
     for condition in (c for c in CONDITIONS if c not in allow):
         for name, cfg in others:
@@ -116,7 +128,7 @@ def _condition(cfg: Config, name: str) -> Any:
             network = value.get('architecture', value)
             return [{k: v for k, v in network.items() if k not in ('data_preprocessor', '_scope_')}]
         value = value.get(key)
-    return value
+    return value or None
 
 
 def differences(a: Any, b: Any, key: str = '') -> Iterator[tuple[str, Any, Any]]:

@@ -21,7 +21,7 @@ def user_errors() -> Iterator[None]:
     Those are the ``ValueError``, ``TypeError``, ``KeyError``, ``OSError``, ``RuntimeError``,
     ``ImportError`` and, with a message, ``AssertionError`` that this package, mmengine's config
     reading and building or mmpretrain's data sets raise themselves; a data loader's worker, too, if
-    it met a broken picture.
+    it met a broken picture, and an argument that some class does not know.
     Any other exception keeps its traceback: it is a bug, or something of the machine's.
     """
     try:
@@ -34,7 +34,9 @@ def user_errors() -> Iterator[None]:
         if isinstance(error, BrokenImageError):
             # torch raises it again here, with the worker's whole traceback before the message
             message = str(error).strip().rpartition(f'{BrokenImageError.__name__}: ')[2]
-        elif not (raised_in.f_globals.get('__name__', '').startswith(OWN) and str(message)):
+        elif 'unexpected keyword argument' not in str(message) and not (
+            raised_in.f_globals.get('__name__', '').startswith(OWN) and str(message)
+        ):
             raise
         print(f'error: {message}', file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,4 +1,4 @@
-"""Takes a student home: what was trained, as files that need neither mmrazor nor a distiller."""
+"""Takes a student home: what was trained, as files of a plain network that need no distiller."""
 
 import ast
 import copy

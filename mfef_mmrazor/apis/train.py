@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from .. import compat
-from .checks import check_checkpoint, check_config, check_data, check_teacher
+from .checks import check_config, check_data, check_model, check_options, check_teacher
 
 # what mmengine's messages that are a line a weight have in common
 PER_WEIGHT = ('paramwise_options', 'skipped since its requires_grad=False')
@@ -37,15 +37,15 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such file.
-        KeyError: A top-level key is unknown and looks like a misspelt one.
+        KeyError: A top-level key is unknown and looks like a misspelt one, or an option is of none.
         ValueError: ``amp`` is asked for, but the config has an optimizer wrapper of its own.
     """
     if not Path(config).is_file():
         raise FileNotFoundError(f'config file not found: {config}')
     cfg = Config.fromfile(config)
     check_config(cfg)
+    check_options(cfg_options or {}, cfg)
     cfg.merge_from_dict(cfg_options or {})
-    check_config(cfg)
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
@@ -102,7 +102,7 @@ def train(cfg: Config, resume: bool = False) -> Runner:
     cfg.resume = resume or cfg.get('resume', False)
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_teacher(cfg)
-    check_checkpoint(cfg)
+    check_model(cfg)
     compat.init_cpu_processes()
     runner = Runner.from_cfg(cfg)
     for handler in runner.logger.handlers:
@@ -130,6 +130,6 @@ def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
     cfg.load_from = str(checkpoint)
     check_data(cfg, 'test_dataloader')
     check_teacher(cfg)
-    check_checkpoint(cfg)
+    check_model(cfg)
     compat.init_cpu_processes()
     return Runner.from_cfg(cfg).test()

@@ -109,6 +109,13 @@ def test_unlike_conditions_are_refused_by_name(configs, tmp_path):
     third.write_text(configs[0].read_text() + 'model["students"] = [_base_.student] * 3\n')
     with pytest.raises(ValueError, match='--allow model.students'):
         compare([configs[0], third], [0], tmp_path / 'run', cfg_options=SMALL)
+    averaged = tmp_path / 'averaged_digits.py'
+    averaged.write_text(
+        configs[0].read_text()
+        + "custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.1)]\n"
+    )
+    with pytest.raises(ValueError, match='custom_hooks: length.*--allow custom_hooks'):
+        compare([configs[0], averaged], [0], tmp_path / 'run', cfg_options=SMALL)
     shared = tmp_path / 'shared_digits.py'
     shared.write_text(configs[0].read_text() + 'model["shared_stages"] = 2\n')
     with pytest.raises(ValueError, match='None and 2.*--allow model.shared_stages'):
@@ -129,6 +136,11 @@ def test_other_mistakes(compared, configs, tmp_path):
         compare([configs[0], configs[0]], [0], tmp_path)
     with pytest.raises(ValueError, match="baseline='dml', expected one of mfef, plain"):
         compare(configs, [0], tmp_path, 'dml')
+    for seeds, jobs in (([], 1), ([0], 0)):
+        with pytest.raises(ValueError, match='expected at least one of each'):
+            compare(configs, seeds, tmp_path, jobs=jobs)
+    with pytest.raises(ValueError, match="'modle.students' is none of the conditions.*nearest"):
+        compare(configs, [0], tmp_path, allow=['modle.students'])
     with pytest.raises(FileNotFoundError, match='no folder of a comparison'):
         report(tmp_path)
     with pytest.raises(ValueError, match="baseline 'dml' has no finished run"):

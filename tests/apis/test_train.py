@@ -121,7 +121,7 @@ MISTAKES = {
         dict(model__distiller__type='MFEFDistiler'),
         'MFEFDistiler is not registered in mmrazor; nearest: MFEFDistiller',
     ),
-    'misspelt key': (dict(param_schedulers=[]), "unknown top-level key 'param_schedulers'"),
+    'misspelt key': (dict(param_schedulers=[]), "option 'param_schedulers' is of no part"),
     'scales': (dict(model__distiller__multi_scale__scales=5), 'scales that fit: [2, 4, 8, 16]'),
     'recorder': (
         dict(model__distiller__recorders__feature=dict(type='ModuleOutputs', source='bakbone')),
@@ -134,6 +134,15 @@ MISTAKES = {
         'data folder not found: nowhere',
     ),
     'map of other channels': (dict(model__distiller__in_channels=32), 'announces a map of'),
+    'option of nothing': (dict(max_epochs=1), "option 'max_epochs' is of no part of the config"),
+    'misspelt argument of mmengine': (
+        dict(train_cfg__max_epoch=1), "unexpected keyword argument 'max_epoch'"
+    ),
+    'misspelt argument of a network': (
+        dict(model__students=[dict(type='mmpretrain.ImageClassifier',
+                                   backbone=dict(type='CifarResNet', depth=8, depht=8))] * 2),
+        "unexpected keyword argument 'depht'",
+    ),
 }  # fmt: skip
 
 
@@ -147,6 +156,8 @@ def test_a_mistake_is_one_line(mistake, tmp_path, capsys):
     line = [line for line in error.splitlines() if line.startswith('error: ')][-1]
     assert message in line
     assert not list(tmp_path.rglob('*.pth')) and not list(tmp_path.rglob('results.json'))
+    if mistake.startswith(('misspelt distiller', 'misspelt argument of a network', 'scales')):
+        assert not (tmp_path / 'run').exists()
 
 
 def test_one_student_only_and_other_classes(tmp_path, capsys):
@@ -171,6 +182,14 @@ def test_a_checkpoint_of_another_architecture_changes_nothing(finished, tmp_path
         score(config(finished, model__distiller__multi_scale__scales=2), finished / 'epoch_2.pth')
     error = capsys.readouterr().err
     assert 'missing' not in error and 'unexpected: distiller.multi_scale.0.convs.1' in error
+    (tmp_path / 'text.pth').write_text('no weights')
+    for path, resume, message in (
+        (None, True, 'epoch_2.pth is of a run with seed 0, and cannot go on with seed 1'),
+        (tmp_path / 'text.pth', False, 'text.pth is no checkpoint of the model'),
+    ):
+        with pytest.raises(SystemExit), user_errors():
+            train(config(finished, seed=1, load_from=path and str(path)), resume=resume)
+        assert message in capsys.readouterr().err
     assert {p: p.read_bytes() for p in finished.rglob('*') if p.is_file()} == before
 
 
@@ -203,3 +222,10 @@ def test_the_tools_from_another_folder(tmp_path):
     )  # fmt: skip
     assert run.returncode == 2 and 'Traceback' not in run.stderr
     assert run.stderr.endswith('error: checkpoint not found: run/epoch_2.pthx\n')
+
+
+def test_a_misspelt_key_of_a_config_file(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(f'_base_ = [{str(CONFIG)!r}]\nparam_schedulers = []\n')
+    with pytest.raises(KeyError, match="unknown top-level key 'param_schedulers'.*param_scheduler"):
+        load_config(path)

@@ -25,7 +25,11 @@ train_dataloader = dict(
     batch_size=128,
     num_workers=0,  # files this small are read faster than workers can hand them over
     dataset=dict(
-        type='ImageFolder', data_root=data_root, data_prefix='train', pipeline=train_pipeline
+        type='ImageFolder',
+        data_root=data_root,
+        data_prefix='train',
+        num_classes=10,
+        pipeline=train_pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
@@ -33,7 +37,11 @@ val_dataloader = dict(
     batch_size=250,
     num_workers=0,
     dataset=dict(
-        type='ImageFolder', data_root=data_root, data_prefix='test', pipeline=test_pipeline
+        type='ImageFolder',
+        data_root=data_root,
+        data_prefix='test',
+        num_classes=10,
+        pipeline=test_pipeline,
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

@@ -49,14 +49,15 @@ class HeldOutHook(Hook):
         """Run the students over the held-out images."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         found: dict[str, list[Tensor]] = defaultdict(list)
+        names = [f'student{i}' for i in range(len(model.students))]
         model.eval()
         for batch in self.dataloader:
             data = model.data_preprocessor(batch, False)
             found['labels'].append(targets(data['data_samples']))
-            for name, z in model.predict_logits(**data).items():
-                found[name].append(z)
+            predicted = model.predict_logits(**data)
+            for name in names:
+                found[name].append(predicted[name])
         model.train()
         # of all processes, whose shares are made equal by counting an image or two twice
         whole = {name: torch.cat(all_gather(torch.cat(parts))) for name, parts in found.items()}
-        logits = [whole[f'student{i}'] for i in range(len(model.students))]
-        model.distiller.learn_held_out(logits, whole['labels'])
+        model.distiller.learn_held_out([whole[name] for name in names], whole['labels'])

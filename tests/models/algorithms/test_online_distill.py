@@ -571,6 +571,7 @@ def test_ones_gate_reads_the_trunk():
         dict(type='ModuleOutputs', source='backbone.layer2.0'),
         dict(type='ModuleOutputs', source='backbone.conv1'),
         dict(type='ModuleInputs', source='backbone.layer2'),
+        dict(type='ModuleInputs', source='backbone'),  # no image, but the trunk's map
     ],
 )
 def test_a_recorder_cannot_look_inside_the_trunk(recorder):
