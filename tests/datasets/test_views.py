@@ -26,7 +26,7 @@ def cfg(tmp_path):
         Image.fromarray(picture.astype(np.uint8)).save(tmp_path / path)
     cfg = Config.fromfile(CONFIG)
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.data_root = str(tmp_path)
+        loader.dataset.update(data_root=str(tmp_path), num_classes=2)
     return cfg
 
 
