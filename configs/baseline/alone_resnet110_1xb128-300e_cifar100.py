@@ -2,13 +2,10 @@ _base_ = [
     '../_base_/datasets/cifar100.py',
     '../_base_/models/resnet110_cifar.py',
     '../_base_/schedules/sgd_300e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/single_runtime.py',
 ]
 
 student = _base_.student
 student.head.num_classes = 100
 
-# one network on its own, under mmengine's own loops
 model = dict(student, data_preprocessor=_base_.data_preprocessor)
-val_cfg = dict(_delete_=True)
-test_cfg = dict(_delete_=True)

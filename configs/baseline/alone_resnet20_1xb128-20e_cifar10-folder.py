@@ -2,10 +2,7 @@ _base_ = [
     '../_base_/datasets/cifar10_folder.py',
     '../_base_/models/resnet20_cifar.py',
     '../_base_/schedules/sgd_20e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/single_runtime.py',
 ]
 
-# one network on its own, under mmengine's own loops
 model = dict(_base_.student, data_preprocessor=_base_.data_preprocessor)
-val_cfg = dict(_delete_=True)
-test_cfg = dict(_delete_=True)

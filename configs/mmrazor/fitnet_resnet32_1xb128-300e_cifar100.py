@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/resnet32_cifar.py',
     '../_base_/distillers/fitnet.py',
     '../_base_/schedules/sgd_300e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/single_runtime.py',
 ]
 
 _base_.student.head.num_classes = 100
@@ -19,6 +19,3 @@ model = dict(
     teacher_ckpt='work_dirs/alone_resnet110_1xb128-300e_cifar100/epoch_300.pth',
     distiller=_base_.distiller,
 )
-# mmengine's own loops: they score what is deployed, and nothing twice
-val_cfg = dict(_delete_=True)
-test_cfg = dict(_delete_=True)

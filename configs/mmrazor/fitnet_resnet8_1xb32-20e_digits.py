@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/resnet8_cifar.py',
     '../_base_/distillers/fitnet.py',
     '../_base_/schedules/sgd_20e.py',
-    '../_base_/default_runtime.py',
+    '../_base_/single_runtime.py',
 ]
 
 student = dict(_base_.student, _scope_='mmpretrain')
@@ -18,6 +18,3 @@ model = dict(
     teacher_ckpt='work_dirs/alone_resnet20_1xb32-20e_digits/epoch_20.pth',
     distiller=_base_.distiller,
 )
-# mmengine's own loops: they score what is deployed, and nothing twice
-val_cfg = dict(_delete_=True)
-test_cfg = dict(_delete_=True)

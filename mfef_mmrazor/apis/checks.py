@@ -143,15 +143,13 @@ def check_model(cfg: Config) -> None:
             checkpoint, or the run that is to be resumed has another seed.
         ValueError, TypeError, KeyError: What is wrong with the config of the model.
     """
-    with torch.random.fork_rng():  # the run itself starts from the seed, not from here
-        model = MODELS.build(copy.deepcopy(cfg.model))
+    model = _built(cfg.model)
     path = cfg.get('load_from')
     if cfg.get('resume') and not path:
         path = find_latest_checkpoint(cfg.work_dir)
     if not path:
         return
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'checkpoint not found: {path}')
+    _check_file(path, f'checkpoint not found: {path}')
     stored = _load_into(model, path, 'the model of this config')
     was, now = stored.get('meta', {}).get('seed'), cfg.get('randomness', {}).get('seed')
     if cfg.get('resume') and None not in (was, now) and was != now:
@@ -159,6 +157,16 @@ def check_model(cfg: Config) -> None:
             f'{path} is of a run with seed {was}, and cannot go on with seed {now}: '
             f'give --seed {was}'
         )
+
+
+def _built(model_cfg: dict) -> nn.Module:
+    with torch.random.fork_rng():  # the run itself starts from the seed, not from here
+        return MODELS.build(copy.deepcopy(model_cfg))
+
+
+def _check_file(path: str, message: str) -> None:
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(message)
 
 
 def _load_into(model: nn.Module, path: str, expected: str) -> dict:
@@ -187,12 +195,10 @@ def check_teacher(cfg: Config) -> None:
         "give a trained network's checkpoint with --cfg-options model.teacher_ckpt=PATH: that of a "
         'config in configs/baseline, or a student from tools/export_student.py'
     )
-    with torch.random.fork_rng():
-        teacher = MODELS.build(copy.deepcopy(cfg.model.teacher))
+    teacher = _built(cfg.model.teacher)
     if not path:
         if 'init_cfg' in cfg.model.teacher or cfg.model.teacher.get('pretrained'):
             return
         raise ValueError(f'the teacher has no weights (model.teacher_ckpt={path}); {hint}')
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'teacher not found: {path}; {hint}')
+    _check_file(path, f'teacher not found: {path}; {hint}')
     _load_into(teacher, path, f'model.teacher; {hint}')

@@ -258,14 +258,12 @@ class OnlineDistill(BaseAlgorithm):
         for i, cfgs in enumerate(distiller.recorder_cfgs[1:], start=1):
             for name, cfg in cfgs.items():
                 kind, source = cfg.get('type'), cfg.get('source', '')
+                within = f'{source}.'.startswith(inside)
                 around = kind == 'ModuleInputs' and any(x.startswith(f'{source}.') for x in inside)
-                if not (f'{source}.'.startswith(inside) or around):
-                    continue
-                if (kind, source) != ('ModuleOutputs', self.trunk[-1]):
+                if (within or around) and (kind, source) != ('ModuleOutputs', self.trunk[-1]):
                     raise ValueError(
-                        f'recorder {name!r}: {source!r} of student{i} is inside or around '
-                        'the stages that the students share; of those only the output can be '
-                        'recorded, '
+                        f'recorder {name!r}: {source!r} of student{i} is inside or around the '
+                        'stages that the students share; of those only the output can be recorded, '
                         f'ModuleOutputs of {self.trunk[-1]!r}'
                     )
 
