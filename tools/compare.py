@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
     parser.add_argument(
         '--allow', nargs='+', default=[], metavar='CONDITION',
-        help='conditions in which the configs may differ, such as model.students',
+        help='conditions, or parts of them, in which the configs may differ: model.students ...',
     )  # fmt: skip
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',

@@ -1,7 +1,9 @@
 """Trains several configs over several seeds, under one set of conditions."""
 
+import json
 import multiprocessing
 import os
+import reprlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -41,15 +43,17 @@ def compare(
     A seed means the same initial weights of the students, the same order of the data and the same
     augmentation for every config. (mmrazor's own algorithms start from other weights.)
     Runs that are finished are not run again, and a run that was cut off goes on. A run that fails
-    is reported, the others go on.
+    is reported, the others go on. Configs that are compared in the same work dir later join those
+    that are there.
 
     Args:
         configs: Config files. A method is called what comes before the first ``_`` of the name.
         seeds: Random seeds.
         work_dir: Folder for the runs and the report, see :func:`mfef_mmrazor.apis.report`.
-        baseline: Method that the others are compared with; by default the first.
+        baseline: Method that the others are compared with; by default the first of the work dir.
         jobs: Runs at a time. The processors are shared out among them.
-        allow: Conditions in which the configs may differ, such as ``model.students``.
+        allow: Conditions in which the configs may differ, such as ``model.students``, or parts of
+            them, such as ``train_dataloader.dataset.pipeline``.
         cfg_options: Values to override in every config, by dotted key.
 
     Raises:
@@ -64,17 +68,19 @@ def compare(
         raise ValueError(f'found seeds={seeds} and jobs={jobs}, expected at least one of each')
     work_dir = Path(work_dir).resolve()
     methods = read_configs(configs, cfg_options)
-    baseline = baseline or next(iter(methods))
-    if baseline not in methods:
-        raise ValueError(f'baseline={baseline!r}, expected one of {", ".join(methods)}')
-    check_conditions(methods, allow)
     check_unchanged(methods, work_dir)
+    earlier, earlier_baseline = read_earlier(work_dir)
+    everything = earlier | methods
+    baseline = baseline or earlier_baseline or next(iter(methods))
+    if baseline not in everything:
+        raise ValueError(f'baseline={baseline!r}, expected one of {", ".join(everything)}')
+    check_conditions(everything, allow)
     for name, cfg in methods.items():
         check_data(cfg, 'train_dataloader', 'val_dataloader')
         check_teacher(cfg)
         (work_dir / 'configs').mkdir(parents=True, exist_ok=True)
         cfg.dump(work_dir / 'configs' / f'{name}.py')
-    write_json(work_dir / COMPARISON, dict(methods=list(methods), baseline=baseline))
+    write_json(work_dir / COMPARISON, dict(methods=list(everything), baseline=baseline))
 
     runs = [(method, seed) for seed in seeds for method in methods]
     failed = run_all(runs, work_dir, jobs)
@@ -101,24 +107,47 @@ def read_configs(configs: Sequence[str | Path], cfg_options: dict | None) -> dic
     return methods
 
 
+def read_earlier(work_dir: Path) -> tuple[dict[str, Config], str | None]:
+    """Configs by the name of their method, and the baseline, of what the work dir has already."""
+    if not (work_dir / COMPARISON).is_file():
+        return {}, None
+    stored = json.loads((work_dir / COMPARISON).read_text())
+    paths = {name: work_dir / 'configs' / f'{name}.py' for name in stored['methods']}
+    return {name: Config.fromfile(path) for name, path in paths.items()}, stored['baseline']
+
+
 def check_conditions(methods: dict[str, Config], allow: Sequence[str]) -> None:
     """Raise a ``ValueError`` that names the conditions in which the configs differ."""
     for name in allow:
-        if name not in CONDITIONS:
+        if not any(_is_part(name, condition) for condition in CONDITIONS):
             raise ValueError(
                 f'allow: {name!r} is none of the conditions {", ".join(CONDITIONS)}'
                 f'{nearest(name, CONDITIONS)}'
             )
     (first, reference), *others = methods.items()
-    for condition in (c for c in CONDITIONS if c not in allow):
-        for name, cfg in others:
-            keys = list(differences(_condition(reference, condition), _condition(cfg, condition)))
-            if keys:
-                raise ValueError(
-                    f'{first} and {name} differ in {condition}: '
-                    + ', '.join(f'{key} ({a!r} and {b!r})'.lstrip() for key, a, b in keys[:4])
-                    + f'. Make them equal, or allow it with --allow {condition}'
+    for name, cfg in others:
+        unlike = {
+            key: (a, b)
+            for condition in CONDITIONS
+            for key, a, b in differences(
+                _condition(reference, condition), _condition(cfg, condition), condition
+            )
+            if not any(_is_part(key, allowed) for allowed in allow)
+        }
+        if unlike:
+            raise ValueError(
+                f'{first} and {name} differ in '
+                + ', '.join(
+                    f'{key} ({reprlib.repr(a)} and {reprlib.repr(b)})'
+                    for key, (a, b) in unlike.items()
                 )
+                + '. Make them equal, or allow it with --allow '
+                + ' '.join(key.removesuffix('.length') for key in unlike)
+            )
+
+
+def _is_part(key: str, whole: str) -> bool:
+    return f'{key}.'.startswith(f'{whole}.')
 
 
 def _condition(cfg: Config, name: str) -> Any:

@@ -1,11 +1,13 @@
 """Comparisons really run, on a few digits."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mfef_mmrazor.apis import compare, report, user_errors
+from mfef_mmrazor.apis.compare import check_conditions, read_configs
 
 CONFIGS = Path(__file__).parents[2] / 'configs/mfef'
 DIGITS = (CONFIGS / 'mfef_resnet8-x2_1xb32-20e_digits.py').read_text()
@@ -103,24 +105,52 @@ def test_a_failed_run_is_reported_and_the_others_go_on(configs, tmp_path, capsys
 def test_unlike_conditions_are_refused_by_name(configs, tmp_path):
     other = tmp_path / 'other_digits.py'
     other.write_text(configs[0].read_text() + 'optim_wrapper = dict(optimizer=dict(lr=0.2))\n')
-    with pytest.raises(ValueError, match=r'optim_wrapper: optimizer.lr \(0.1 and 0.2\)'):
+    with pytest.raises(ValueError, match=r'differ in optim_wrapper.optimizer.lr \(0.1 and 0.2\)'):
         compare([configs[0], other], [0], tmp_path / 'run', cfg_options=SMALL)
     third = tmp_path / 'third_digits.py'
     third.write_text(configs[0].read_text() + 'model["students"] = [_base_.student] * 3\n')
-    with pytest.raises(ValueError, match='--allow model.students'):
+    with pytest.raises(ValueError, match='--allow model.students$'):
         compare([configs[0], third], [0], tmp_path / 'run', cfg_options=SMALL)
     averaged = tmp_path / 'averaged_digits.py'
     averaged.write_text(
         configs[0].read_text()
         + "custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.1)]\n"
     )
-    with pytest.raises(ValueError, match='custom_hooks: length.*--allow custom_hooks'):
+    with pytest.raises(ValueError, match='custom_hooks.length.*--allow custom_hooks$'):
         compare([configs[0], averaged], [0], tmp_path / 'run', cfg_options=SMALL)
     shared = tmp_path / 'shared_digits.py'
     shared.write_text(configs[0].read_text() + 'model["shared_stages"] = 2\n')
-    with pytest.raises(ValueError, match='None and 2.*--allow model.shared_stages'):
+    with pytest.raises(ValueError, match='None and 2.*--allow model.shared_stages$'):
         compare([configs[0], shared], [0], tmp_path / 'run', cfg_options=SMALL)
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_part_of_a_condition_is_allowed_and_the_rest_is_not(configs):
+    methods = read_configs(configs, None)
+    methods['plain'].optim_wrapper.optimizer.update(lr=0.2, momentum=0.8)
+    with pytest.raises(ValueError) as error:
+        check_conditions(methods, [])
+    hint = str(error.value).partition('--allow ')[2].split()
+    assert hint == ['optim_wrapper.optimizer.lr', 'optim_wrapper.optimizer.momentum']
+    with pytest.raises(ValueError, match=r'momentum \(0.9 and 0.8\). .*--allow [a-z_.]*momentum$'):
+        check_conditions(methods, hint[:1])
+    check_conditions(methods, hint)
+    check_conditions(methods, ['optim_wrapper'])
+
+
+def test_a_later_comparison_joins_the_earlier_one(configs, compared, tmp_path):
+    work_dir = tmp_path / 'joined'
+    shutil.copytree(compared, work_dir)
+    other = tmp_path / 'other_digits.py'
+    other.write_text(configs[0].read_text() + 'optim_wrapper = dict(optimizer=dict(lr=0.2))\n')
+    with pytest.raises(ValueError, match='mfef and other differ in optim_wrapper'):
+        compare([other], [0], work_dir, cfg_options=SMALL)
+    third = tmp_path / 'third_digits.py'
+    third.write_text(configs[0].read_text() + 'model["distiller"]["multi_scale"] = None\n')
+    compare([third], [0], work_dir, cfg_options=SMALL)
+    stats = json.loads((work_dir / 'stats.json').read_text())
+    assert stats['baseline'] == 'mfef'
+    assert [(c['method'], c['n']) for c in stats['comparisons']] == [('plain', 2), ('third', 1)]
 
 
 def test_runs_of_another_config_are_not_taken_for_this_one(compared, configs):
