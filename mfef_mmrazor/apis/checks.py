@@ -10,14 +10,17 @@ from urllib.request import urlopen
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import find_latest_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets.custom import find_folders
 from mmpretrain.datasets.utils import check_integrity
 from mmpretrain.registry import DATASETS
 from mmrazor.registry import MODELS
 from torch import nn
 
+from ..datasets import ImageFolder
 from ..models.builder import nearest
 
 # what Runner.from_cfg reads, and what else OpenMMLab's own configs have at the top level
@@ -58,11 +61,17 @@ def check_options(options: dict, cfg: Config) -> None:
 
 
 def check_data(cfg: Config, *dataloaders: str) -> None:
-    """Raise a ``FileNotFoundError`` if a data set is not there and cannot be downloaded.
+    """Raise if a data set is not there and cannot be downloaded, or is of other classes.
 
     The message says what the folder must look like; a config may add where to get the data, in a
     variable ``data_hint``.
+
+    Raises:
+        FileNotFoundError: A data set is not there.
+        ValueError: The class folders of two data sets have other names. Their labels are places in
+            the alphabetical order, so they would stand for other classes.
     """
+    classes: dict[Path, list[str]] = {}
     for dataloader in dataloaders:
         for dataset in inner_datasets(cfg.get(dataloader)):
             problem = missing_archive(dataset) or missing_folder(dataset)
@@ -72,14 +81,28 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
                     f'{dataloader}: {problem} (looked from {Path.cwd()}).{hint} '
                     f'If the data is elsewhere, set the data_root of {dataloader}.dataset'
                 )
+            if _dataset_class(dataset) is ImageFolder and not dataset.get('ann_file'):
+                classes[_folder(dataset)] = find_folders(str(_folder(dataset)))[0]
+    for folder, names in classes.items():
+        first, expected = next(iter(classes.items()))
+        if set(names) != set(expected):
+            raise ValueError(
+                f'the class folders of {folder} are not those of {first}: '
+                f'missing: {", ".join(sorted({*expected} - {*names})) or "none"}; '
+                f'unexpected: {", ".join(sorted({*names} - {*expected})) or "none"}'
+            )
+
+
+def _folder(dataset: dict) -> Path:
+    prefix = dataset.get('data_prefix', '')
+    if issubclass(_dataset_class(dataset), CustomDataset):  # ImageNet has a folder for each split
+        prefix = prefix or dataset.get('split', '')
+    return Path(dataset.get('data_root', ''), prefix if isinstance(prefix, str) else '')
 
 
 def missing_folder(dataset: dict) -> str | None:
     """What is wrong with the folder of a data set, from its config; None if nothing is."""
-    kind, prefix = _dataset_class(dataset), dataset.get('data_prefix', '')
-    if issubclass(kind, CustomDataset):  # ImageNet and TinyImageNet have a folder for each split
-        prefix = prefix or dataset.get('split', '')
-    folder = Path(dataset.get('data_root', ''), prefix if isinstance(prefix, str) else '')
+    kind, folder = _dataset_class(dataset), _folder(dataset)
     if folder == Path() or hasattr(kind, 'train_list'):
         return None
     wanted = f'; expected {folder}/<class>/<picture>' if issubclass(kind, CustomDataset) else ''
@@ -160,8 +183,13 @@ def check_model(cfg: Config) -> None:
 
 
 def _built(model_cfg: dict) -> nn.Module:
-    with torch.random.fork_rng():  # the run itself starts from the seed, not from here
-        return MODELS.build(copy.deepcopy(model_cfg))
+    logger = MMLogger.get_current_instance()
+    handlers, logger.handlers = logger.handlers, []  # maybe the log of an earlier run
+    try:
+        with torch.random.fork_rng():  # the run itself starts from the seed, not from here
+            return MODELS.build(copy.deepcopy(model_cfg))
+    finally:
+        logger.handlers = handlers
 
 
 def _check_file(path: str, message: str) -> None:

@@ -17,8 +17,8 @@ class ImageFolder(CustomDataset):
     broken pictures out.
 
     Labels are the places of the class folders in alphabetical order, so a class that is missing in
-    one split gives the others wrong labels there, in silence. ``num_classes`` notices; it does not
-    notice folders that are as many but have other names.
+    one split gives the others wrong labels there, in silence. ``num_classes`` notices;
+    ``tools/train.py`` also compares the names in both splits.
 
     Args:
         num_classes: How many class folders there are; None to take what is there.

@@ -1,4 +1,4 @@
-"""What is said when a data set is not there."""
+"""What is said when a data set is not there, or of other classes."""
 
 from pathlib import Path
 
@@ -65,3 +65,14 @@ def test_half_a_file_of_cifar_is_not_cifar(nowhere):
         (folder / name).write_bytes(b'half')
     with pytest.raises(FileNotFoundError, match='CIFAR10 is not in data/cifar10'):
         check_data(Config.fromfile(DATASETS / 'cifar10.py'), 'train_dataloader')
+
+
+def test_class_folders_of_other_names_are_other_classes(nowhere):
+    cfg = Config.fromfile(DATASETS / 'image_folder.py')
+    for folder in ('train/cat', 'train/dog', 'val/cat', 'val/dog'):
+        (nowhere / 'data/image_folder' / folder).mkdir(parents=True)
+    check_data(cfg, 'train_dataloader', 'val_dataloader')
+    (nowhere / 'data/image_folder/val/cat').rename(nowhere / 'data/image_folder/val/eel')
+    with pytest.raises(ValueError, match='/val .*/train: missing: cat; unexpected: eel'):
+        check_data(cfg, 'train_dataloader', 'val_dataloader')
+    check_data(cfg, 'val_dataloader')

@@ -100,3 +100,10 @@ def test_nothing_held_out(tmp_path):
     dataset = dict(type='Digits', pipeline=[], _delete_=True)
     with pytest.raises(ValueError, match='is a Digits, so nothing is held out; put it into .*KFo'):
         runner(tmp_path, train_dataloader__dataset=dataset).train()
+
+
+@pytest.mark.parametrize('distiller', [dict(type='DMLDistiller'), dict(variant='naive')])
+def test_a_distiller_that_has_no_use_for_them(tmp_path, distiller):
+    options = dict(model__distiller=dict(distiller, _delete_='type' in distiller))
+    with pytest.raises(ValueError, match="learns nothing from held-out.*variant='general'"):
+        runner(tmp_path, **options).train()

@@ -1,6 +1,7 @@
 """Shows a distiller how its students do on training images that are held out."""
 
 from collections import defaultdict
+from typing import Any
 
 import torch
 from mmengine.dist import all_gather
@@ -8,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmpretrain.datasets import KFoldDataset
 from mmrazor.registry import HOOKS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...models.algorithms.online_distill import targets
 
@@ -22,7 +23,8 @@ class HeldOutHook(Hook):
     pipeline, same batch size); validation and test images have no part in it.
 
     Raises:
-        ValueError: The training data are in no ``KFoldDataset``.
+        ValueError: The training data are in no ``KFoldDataset``, or the distiller is not KDCL's
+            variant ``'general'``.
 
     Example:
         >>> train_dataset = dict(  # a tenth of the digits is held out
@@ -34,6 +36,14 @@ class HeldOutHook(Hook):
 
     def before_train(self, runner) -> None:
         """Build the data loader of the held-out images."""
+        distiller = _bare(runner.model).distiller
+        variant = getattr(distiller, 'variant', None)
+        if variant != 'general':
+            raise ValueError(
+                f'HeldOutHook: found {type(distiller).__name__}, variant {variant!r}, which learns '
+                "nothing from held-out images; expected a KDCLDistiller with variant='general'. "
+                'Take the hook out of custom_hooks, and the data out of KFoldDataset'
+            )
         train, val = runner.cfg.train_dataloader.dataset, runner.cfg.val_dataloader
         if not isinstance(runner.train_dataloader.dataset, KFoldDataset):
             raise ValueError(
@@ -47,7 +57,7 @@ class HeldOutHook(Hook):
     @torch.no_grad()
     def before_train_epoch(self, runner) -> None:
         """Run the students over the held-out images."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = _bare(runner.model)
         found: dict[str, list[Tensor]] = defaultdict(list)
         names = [f'student{i}' for i in range(len(model.students))]
         model.eval()
@@ -61,3 +71,7 @@ class HeldOutHook(Hook):
         # of all processes, whose shares are made equal by counting an image or two twice
         whole = {name: torch.cat(all_gather(torch.cat(parts))) for name, parts in found.items()}
         model.distiller.learn_held_out([whole[name] for name in names], whole['labels'])
+
+
+def _bare(model: nn.Module) -> Any:
+    return model.module if is_model_wrapper(model) else model
