@@ -14,9 +14,10 @@ MIN_SEEDS = 5
 STUDENTS = 'mean of students'
 CAPTION = """\
 Top-1 accuracy in percent at the last epoch, mean ± standard deviation over n seeds; "best epoch" is
-the mean of the students, each at the epoch where it scored best. "cost" is the training time
-relative to {baseline}; parameters and MACs (convolutions and linear layers, one image) are those of
-one student as deployed.
+the mean of the students, each at the epoch where it scored best. "student0" is what a method with a
+leader (OKDDip, FFSD) is for; the others' students are alike. "cost" is the training time relative
+to {baseline}; parameters and MACs (convolutions and linear layers, one image) are those of student0
+as deployed.
 """
 
 
@@ -92,7 +93,7 @@ def table(runs: pd.DataFrame, baseline: str) -> str:
     rows = []
     for method, of_method in runs.groupby('method', sort=False):
         cells = {'method': method, 'n': str(of_method['seed'].nunique())}
-        for predictor in (STUDENTS, 'best student', 'ensemble', 'fused'):
+        for predictor in (STUDENTS, 'best student', 'student0', 'ensemble', 'fused'):
             cells[predictor] = _mean_std(of_method[of_method['predictor'] == predictor]['last'])
         students = of_method[of_method['predictor'] == STUDENTS]
         cells['best epoch'] = _mean_std(students['best'])

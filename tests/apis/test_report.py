@@ -66,3 +66,11 @@ def test_table_has_mean_deviation_and_cost():
     cells = [cell.strip() for cell in row.strip('|').split('|')]
     assert cells[1] == '5' and cells[2] == f'{np.mean(B):.2f} ± {np.std(B, ddof=1):.2f}'
     assert cells[-3:] == ['1.50', '1,000', '2.00 M']
+
+
+def test_the_leader_has_a_column_of_its_own():
+    frame = runs(a=A)
+    frame = pd.concat([frame, frame.assign(predictor='student0', last=frame['last'] + 3)])
+    header, _, row = (line.split(' | ') for line in table(frame, 'a').splitlines()[:3])
+    assert row[header.index('student0')].startswith(f'{np.mean(A) + 3:.2f} ± ')
+    assert row[header.index('mean of students')].startswith(f'{np.mean(A):.2f} ± ')
