@@ -23,8 +23,7 @@ class HeldOutHook(Hook):
     pipeline, same batch size); validation and test images have no part in it.
 
     Raises:
-        ValueError: The training data are in no ``KFoldDataset``, or the distiller is not KDCL's
-            variant ``'general'``.
+        ValueError: The training data are in no ``KFoldDataset``, or the distiller is not KDCL's.
 
     Example:
         >>> train_dataset = dict(  # a tenth of the digits is held out
@@ -37,12 +36,11 @@ class HeldOutHook(Hook):
     def before_train(self, runner) -> None:
         """Build the data loader of the held-out images."""
         distiller = _bare(runner.model).distiller
-        variant = getattr(distiller, 'variant', None)
-        if variant != 'general':
+        if not hasattr(distiller, 'learn_held_out'):
             raise ValueError(
-                f'HeldOutHook: found {type(distiller).__name__}, variant {variant!r}, which learns '
-                "nothing from held-out images; expected a KDCLDistiller with variant='general'. "
-                'Take the hook out of custom_hooks, and the data out of KFoldDataset'
+                f'HeldOutHook: {type(distiller).__name__} learns nothing from held-out images, '
+                'KDCLDistiller does. Take the hook out of custom_hooks, and the data out of '
+                'KFoldDataset'
             )
         train, val = runner.cfg.train_dataloader.dataset, runner.cfg.val_dataloader
         if not isinstance(runner.train_dataloader.dataset, KFoldDataset):
