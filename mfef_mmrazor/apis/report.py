@@ -161,7 +161,7 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
 
     students = runs[runs['predictor'] == STUDENTS]
     methods = list(students['method'].unique())
-    figure = Figure(figsize=(6.5, 1.0 + 0.45 * len(methods)), layout='constrained')
+    figure = Figure(figsize=(6.5, 1.2 + 0.45 * len(methods)), layout='constrained')
     axes = figure.subplots()
     for row, method in enumerate(methods):
         values = students[students['method'] == method]['last']
@@ -171,5 +171,7 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
     axes.set_yticks(range(len(methods)), methods)
     axes.invert_yaxis()
     axes.grid(axis='x', alpha=0.3)
-    axes.set_xlabel(f'top-1 accuracy (%), {STUDENTS}, last epoch; dots: seeds, bars: 95 % interval')
+    axes.set_xlabel(
+        f'top-1 accuracy (%), {STUDENTS}, last epoch\ndots: seeds, bars: 95 % interval of the mean'
+    )
     figure.savefig(path, dpi=200, metadata={'Software': None})
