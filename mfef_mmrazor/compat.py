@@ -53,7 +53,7 @@ def import_mmrazor() -> None:
 def _repair(name: str) -> str:
     """The command that brings a version that mmrazor accepts."""
     if name == 'mmengine':
-        return 'pip install "mmengine>=0.10.3,<1"'
+        return 'pip install "mmengine>=0.10.4,<1"'
     # mmcv and mmcv-lite (and forks of them) own the same folder
     owner = (metadata.packages_distributions().get('mmcv') or ['mmcv-lite'])[0]
     if owner in ('mmcv', 'mmcv-lite'):

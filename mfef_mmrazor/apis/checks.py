@@ -51,13 +51,48 @@ def check_config(cfg: Config) -> None:
 
 def check_options(options: dict, cfg: Config) -> None:
     """Raise a ``KeyError`` for an option, by dotted key, that nothing would read."""
-    known = {*cfg, *KNOWN_KEYS}
+    known = KNOWN_KEYS | {'data_hint'}
+    used = {'cfg', 'vis_backends', *({'data_preprocessor'} & set(cfg.get('model', {})))}
+    parts = ', '.join(sorted(known & set(cfg) - used))
     for option in options:
-        if option.split('.')[0] not in known:
+        part = option.split('.')[0]
+        if part in (set(cfg) - known) | used:
+            raise KeyError(
+                f'option {option!r} would change nothing: the config has used its variable '
+                f'{part!r} already. Set what it was used for, in one of {parts}'
+            )
+        if part not in known:
             raise KeyError(
                 f'option {option!r} is of no part of the config{nearest(option, known)}; its parts '
-                f'are {", ".join(sorted(cfg))}'
+                f'are {parts}'
             )
+
+
+def check_training(cfg: Config) -> None:
+    """Raise a ``ValueError`` if the config is none of a training by epochs."""
+    for part in ('model', 'train_dataloader', 'optim_wrapper', 'train_cfg'):
+        if cfg.get(part) is None:
+            raise ValueError(
+                f'{cfg.filename} has no {part!r}; a config to train has all of it, those in '
+                'configs/_base_ are parts'
+            )
+    loop = cfg.train_cfg
+    if not loop.get('by_epoch', 'Iter' not in str(loop.get('type'))):
+        raise ValueError(
+            'train_cfg: found a training by iterations, expected dict(by_epoch=True, '
+            'max_epochs=...): the ramp-up, the augmentation and the results go by epochs'
+        )
+    if not isinstance(loop.get('max_epochs'), int) or loop.max_epochs < 1:
+        raise ValueError(
+            f'train_cfg.max_epochs={loop.get("max_epochs")!r}, expected a whole number above 0'
+        )
+
+
+def check_folder(path: str | Path) -> None:
+    """Raise a ``ValueError`` if there is a file in the place of a work dir, or of one above it."""
+    for folder in (Path(path), *Path(path).parents):
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f'work dir {path}: {folder} is a file, expected a folder or nothing')
 
 
 def check_data(cfg: Config, *dataloaders: str) -> None:

@@ -17,7 +17,7 @@ from mmengine.config import Config
 
 from ..engine.results import write_json
 from ..models.builder import nearest
-from .checks import check_data, check_teacher
+from .checks import check_data, check_folder, check_teacher, check_training
 from .report import COMPARISON, report, run_folder
 from .train import load_config, train
 
@@ -58,8 +58,9 @@ def compare(
 
     Raises:
         ValueError: There is no seed or no job; or two configs are called alike; or they differ in a
-            condition; or the work dir has runs of another version of a config; or there is no such
-            baseline, or no such condition to allow.
+            condition; or a config is none of a training by epochs; or the work dir has runs of
+            another version of a config; or there is no such baseline, or no such condition to
+            allow.
         RuntimeError: A run failed; raised when the others have ended and the report is written.
         FileNotFoundError: A config, its data or its trained teacher is not there.
     """
@@ -67,6 +68,7 @@ def compare(
     if not seeds or jobs < 1:
         raise ValueError(f'found seeds={seeds} and jobs={jobs}, expected at least one of each')
     work_dir = Path(work_dir).resolve()
+    check_folder(work_dir)
     methods = read_configs(configs, cfg_options)
     check_unchanged(methods, work_dir)
     earlier, earlier_baseline = read_earlier(work_dir)
@@ -75,16 +77,22 @@ def compare(
     if baseline not in everything:
         raise ValueError(f'baseline={baseline!r}, expected one of {", ".join(everything)}')
     check_conditions(everything, allow)
-    for name, cfg in methods.items():
+    for cfg in methods.values():
+        check_training(cfg)
         check_data(cfg, 'train_dataloader', 'val_dataloader')
         check_teacher(cfg)
-        (work_dir / 'configs').mkdir(parents=True, exist_ok=True)
+    (work_dir / 'configs').mkdir(parents=True, exist_ok=True)
+    for name, cfg in methods.items():
         cfg.dump(work_dir / 'configs' / f'{name}.py')
     write_json(work_dir / COMPARISON, dict(methods=list(everything), baseline=baseline))
 
     runs = [(method, seed) for seed in seeds for method in methods]
     failed = run_all(runs, work_dir, jobs)
-    report(work_dir)
+    try:
+        report(work_dir)
+    except (ValueError, FileNotFoundError):  # those of the baseline may be what failed
+        if not failed:
+            raise
     if failed:
         raise RuntimeError(
             f'{len(failed)} of {len(runs)} runs failed: '

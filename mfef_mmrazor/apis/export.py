@@ -279,9 +279,10 @@ def _validation_record(checkpoint: Path, stored: dict) -> tuple[History, Path]:
     own = stored.get('results', {}).get('history', [])
     results = checkpoint.parent / 'results.json'
     if results.is_file():
-        fuller = json.loads(results.read_text()).get('history', [])
-        if all(entry in fuller for entry in own):
-            return fuller, results
+        found = json.loads(results.read_text())
+        same_run = found.get('seed') == stored.get('meta', {}).get('seed')
+        if same_run and all(entry in found['history'] for entry in own):
+            return found['history'], results
     return own, checkpoint
 
 
@@ -292,10 +293,11 @@ def _preprocessor(cfg: dict) -> dict:
         model.get('data_preprocessor')
         or cfg.get('data_preprocessor')
         or model['students'][0].get('data_preprocessor')
-        or dict(type='mmpretrain.ClsDataPreprocessor')
+        or {}
     )
     training_only = ('batch_augments', 'to_onehot')
     found = {key: value for key, value in found.items() if key not in training_only}
+    found.setdefault('type', 'mmpretrain.ClsDataPreprocessor')
     if found['type'].endswith('SelfSupDataPreprocessor'):  # for views; only one is left
         found['type'] = 'mmpretrain.ClsDataPreprocessor'
     if not _loaders(_pipeline(cfg)):

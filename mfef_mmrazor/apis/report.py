@@ -37,7 +37,7 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
 
     Raises:
         FileNotFoundError: There is no comparison, or no finished run in it.
-        ValueError: The baseline has no finished run.
+        ValueError: The baseline has no finished run, or a run was not scored at its last epoch.
     """
     work_dir = Path(work_dir)
     if not (work_dir / COMPARISON).is_file():
@@ -62,6 +62,7 @@ def read_runs(work_dir: Path, methods: list[str]) -> pd.DataFrame:
     for method in methods:
         for path in sorted(run_folder(work_dir, method, 0).parent.glob('seed*/results.json')):
             results = json.loads(path.read_text())
+            check_last_epoch(path, results)
             common = dict(method=method, seed=results['seed'])
             cost = dict(train_seconds=results['train_seconds'], **results['deployed'])
             for name, accuracy in _predictors(results['predictors']).items():
@@ -73,6 +74,16 @@ def read_runs(work_dir: Path, methods: list[str]) -> pd.DataFrame:
     return frame.sort_values(
         ['method', 'seed'], key=lambda c: c.map(order) if c.name == 'method' else c, kind='stable'
     ).reset_index(drop=True)
+
+
+def check_last_epoch(path: Path, results: dict) -> None:
+    """Raise a ``ValueError`` if a run's last accuracies are not those of its last epoch."""
+    scored = max(entry['epoch'] for entry in results['history'])
+    if scored != results['epochs']:
+        raise ValueError(
+            f'{path}: the last epoch that was scored is {scored} of {results["epochs"]}. '
+            'Remove the folder and compare again'
+        )
 
 
 def _predictors(predictors: dict) -> dict[str, dict[str, float]]:

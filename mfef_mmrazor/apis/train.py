@@ -8,10 +8,18 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from .. import compat
-from .checks import check_config, check_data, check_model, check_options, check_teacher
+from .checks import (
+    check_config,
+    check_data,
+    check_folder,
+    check_model,
+    check_options,
+    check_teacher,
+    check_training,
+)
 
 # what mmengine's messages that are a line a weight have in common
 PER_WEIGHT = ('paramwise_options', 'skipped since its requires_grad=False')
@@ -38,11 +46,15 @@ def load_config(
     Raises:
         FileNotFoundError: There is no such file.
         KeyError: A top-level key is unknown and looks like a misspelt one, or an option is of none.
-        ValueError: ``amp`` is asked for, but the config has an optimizer wrapper of its own.
+        ValueError: The file is no Python, or ``amp`` is asked for, but the config has an optimizer
+            wrapper of its own.
     """
     if not Path(config).is_file():
         raise FileNotFoundError(f'config file not found: {config}')
-    cfg = Config.fromfile(config)
+    try:
+        cfg = Config.fromfile(config)
+    except SyntaxError as error:
+        raise ValueError(f'{config}: {error}') from None
     check_config(cfg)
     check_options(cfg_options or {}, cfg)
     cfg.merge_from_dict(cfg_options or {})
@@ -88,18 +100,24 @@ def train(cfg: Config, resume: bool = False) -> Runner:
 
     Args:
         cfg: From :func:`load_config`.
-        resume: Go on from the latest checkpoint in the work dir, if there is one.
+        resume: Go on from the latest checkpoint in the work dir, if there is one; what the config
+            says in ``load_from`` and ``resume`` is then of no account.
 
     Returns:
         The runner, after training.
 
     Raises:
         FileNotFoundError: The data, the checkpoint to start from or a teacher's is not there.
-        ValueError, TypeError, KeyError: The model's config is wrong, or a checkpoint is of another
-            architecture; the message says what was found, what was expected.
+        ValueError, TypeError, KeyError: The config is none of a training by epochs, or the model's
+            part of it is wrong, or a checkpoint is of another architecture; the message says what
+            was found, what was expected.
     """
     cfg = copy.deepcopy(cfg)
-    cfg.resume = resume or cfg.get('resume', False)
+    check_training(cfg)
+    check_folder(cfg.work_dir)
+    if resume:  # where there is nothing yet, the run starts, from load_from if that is set
+        latest = find_latest_checkpoint(cfg.work_dir)
+        cfg.resume, cfg.load_from = latest is not None, latest or cfg.get('load_from')
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_teacher(cfg)
     check_model(cfg)

@@ -101,6 +101,9 @@ def test_a_failed_run_is_reported_and_the_others_go_on(configs, tmp_path, capsys
     assert results(tmp_path / 'run', 'mfef', 0)['seed'] == 0
     assert (tmp_path / 'run/table.md').is_file()
 
+    with pytest.raises(RuntimeError, match='1 of 1 runs failed: .*runs/broken/seed0/run.log'):
+        compare([broken], [0], tmp_path / 'alone', cfg_options=SMALL)
+
 
 def test_unlike_conditions_are_refused_by_name(configs, tmp_path):
     other = tmp_path / 'other_digits.py'
@@ -122,6 +125,10 @@ def test_unlike_conditions_are_refused_by_name(configs, tmp_path):
     shared.write_text(configs[0].read_text() + 'model["shared_stages"] = 2\n')
     with pytest.raises(ValueError, match='None and 2.*--allow model.shared_stages$'):
         compare([configs[0], shared], [0], tmp_path / 'run', cfg_options=SMALL)
+    nothing = tmp_path / 'nothing_digits.py'
+    nothing.write_text(configs[0].read_text() + 'model["distiller"] = None\noptim_wrapper = None\n')
+    with pytest.raises(ValueError, match="has no 'optim_wrapper'"):
+        compare([configs[0], nothing], [0], tmp_path / 'run', allow=['optim_wrapper'])
     assert not (tmp_path / 'run').exists()
 
 

@@ -241,14 +241,14 @@ def test_files_of_a_resnet20_are_its_weights_and_little_else(tmp_path):
         assert weights < path.stat().st_size <= 1.05 * weights, path.name
 
 
-def with_history(checkpoint, folder, own, results=None, epoch=2):
+def with_history(checkpoint, folder, own, results=None, seed=0):
     """The checkpoint, with another validation record in it and beside it."""
     stored = torch.load(checkpoint, weights_only=True)
-    stored['meta']['epoch'] = epoch
+    stored['meta'].update(epoch=2, seed=0)
     stored['results']['history'] = own
     torch.save(stored, folder / 'epoch_2.pth')
     if results is not None:
-        (folder / 'results.json').write_text(json.dumps(dict(history=results)))
+        (folder / 'results.json').write_text(json.dumps(dict(history=results, seed=seed)))
     return folder / 'epoch_2.pth'
 
 
@@ -281,8 +281,9 @@ def test_the_best_student_and_why(finished, tmp_path, capsys, case):
     assert capsys.readouterr().out.startswith(f'best: {said.format(tmp_path)}')
 
 
-def test_best_without_a_record(finished, tmp_path):
-    checkpoint = with_history(finished / 'epoch_2.pth', tmp_path, [])
+@pytest.mark.parametrize('beside', [None, scores((60, 50), (61, 62))])
+def test_best_without_a_record(finished, tmp_path, beside):
+    checkpoint = with_history(finished / 'epoch_2.pth', tmp_path, [], beside, seed=5)
     with pytest.raises(ValueError, match='no validation record up to its epoch 2'):
         export(checkpoint, tmp_path / 'out', 'best')
     assert not (tmp_path / 'out').exists()

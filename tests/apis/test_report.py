@@ -1,11 +1,13 @@
 """Statistics against scipy's and by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from mfef_mmrazor.apis.report import STUDENTS, statistics, table
+from mfef_mmrazor.apis.report import STUDENTS, check_last_epoch, statistics, table
 
 
 def runs(**accuracies):
@@ -66,6 +68,13 @@ def test_table_has_mean_deviation_and_cost():
     cells = [cell.strip() for cell in row.strip('|').split('|')]
     assert cells[1] == '5' and cells[2] == f'{np.mean(B):.2f} ± {np.std(B, ddof=1):.2f}'
     assert cells[-3:] == ['1.50', '1,000', '2.00 M']
+
+
+def test_a_run_that_was_not_scored_at_its_end():
+    history = [dict(epoch=epoch, student0=50.0) for epoch in (1, 2)]
+    check_last_epoch(Path('results.json'), dict(epochs=2, history=history))
+    with pytest.raises(ValueError, match='results.json: the last epoch that was scored is 2 of 3'):
+        check_last_epoch(Path('results.json'), dict(epochs=3, history=history))
 
 
 def test_the_leader_has_a_column_of_its_own():

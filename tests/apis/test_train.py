@@ -76,6 +76,33 @@ def test_resume_goes_on_where_it_stopped(tmp_path, path, workers):
     assert all(torch.equal(weights[key], resumed[key]) for key in weights)
 
 
+def test_a_last_epoch_that_was_not_scored_is_scored_on_resuming(tmp_path):
+    options = dict(train_cfg__max_epochs=3, train_cfg__val_interval=2)
+    train(config(tmp_path, **options))
+    straight = results(tmp_path)
+    assert [entry['epoch'] for entry in straight['history']] == [2, 3]
+    seconds = torch.load(tmp_path / 'epoch_3.pth')['results']['seconds']
+    (tmp_path / 'results.json').unlink()  # as if stopped while the last epoch was scored
+    train(config(tmp_path, **options), resume=True)
+    resumed = results(tmp_path)
+    assert resumed['history'] == straight['history']
+    assert resumed['train_seconds'] == straight['train_seconds'] == round(seconds, 1)
+
+
+def test_a_start_from_another_runs_weights_is_no_resuming_of_it(finished, tmp_path):
+    checkpoint = str(finished / 'epoch_2.pth')
+    options = dict(load_from=checkpoint, train_cfg__max_epochs=2)
+    train(config(tmp_path, seed=1, **options), resume=True)
+    straight = results(tmp_path)
+    assert [entry['epoch'] for entry in straight['history']] == [1, 2] and straight['seed'] == 1
+    assert straight['history'] != results(finished)['history']
+
+    (tmp_path / 'epoch_2.pth').unlink()  # as if stopped in the second epoch
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    train(config(tmp_path, seed=1, **options), resume=True)
+    assert results(tmp_path)['history'] == straight['history']
+
+
 def test_resume_of_a_finished_run_writes_the_results_again(finished):
     before = results(finished)['history']
     (finished / 'results.json').unlink()
@@ -105,13 +132,6 @@ def test_amp_trains_in_bf16_on_the_cpu(finished, tmp_path):
     assert torch.allclose(weights[0][key], weights[1][key], atol=0.1)
 
 
-def test_tensorboard_through_mmengine(tmp_path):
-    pytest.importorskip('tensorboard')
-    backends = [dict(type='TensorboardVisBackend')]
-    train(config(tmp_path, train_cfg__max_epochs=1, visualizer__vis_backends=backends))
-    assert list(tmp_path.rglob('events.out.tfevents*'))
-
-
 MISTAKES = {
     'misspelt part': (
         dict(model__distiller__atention=None),
@@ -135,6 +155,15 @@ MISTAKES = {
     ),
     'map of other channels': (dict(model__distiller__in_channels=32), 'announces a map of'),
     'option of nothing': (dict(max_epochs=1), "option 'max_epochs' is of no part of the config"),
+    'option of a variable that was used': (
+        {'student__backbone__depth': 20}, "the config has used its variable 'student' already"
+    ),
+    'option of what the model has': (
+        dict(data_preprocessor__mean=[0]), "used its variable 'data_preprocessor' already"
+    ),
+    'iterations': (dict(train_cfg__by_epoch=False), 'found a training by iterations'),
+    'half an epoch': (dict(train_cfg__max_epochs=0.5), 'train_cfg.max_epochs=0.5, expected'),
+    'no optimizer': (dict(optim_wrapper=None), "has no 'optim_wrapper'; a config to train"),
     'misspelt argument of mmengine': (
         dict(train_cfg__max_epoch=1), "unexpected keyword argument 'max_epoch'"
     ),
@@ -158,6 +187,19 @@ def test_a_mistake_is_one_line(mistake, tmp_path, capsys):
     assert not list(tmp_path.rglob('*.pth')) and not list(tmp_path.rglob('results.json'))
     if mistake.startswith(('misspelt distiller', 'misspelt argument of a network', 'scales')):
         assert not (tmp_path / 'run').exists()
+
+
+def test_a_file_in_the_place_of_the_work_dir(tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit), user_errors():
+        train(config(tmp_path / 'file/run'))
+    assert f'{tmp_path}/file is a file, expected a folder' in capsys.readouterr().err
+
+
+def test_a_config_that_is_no_python(tmp_path):
+    (tmp_path / 'half.py').write_text('model = dict(')
+    with pytest.raises(ValueError, match='half.py: '):
+        load_config(tmp_path / 'half.py')
 
 
 def test_one_student_only_and_other_classes(tmp_path, capsys):
@@ -202,6 +244,7 @@ def test_a_bug_keeps_its_traceback():
 
 def test_the_tools_from_another_folder(tmp_path):
     options = [f'{key}={value}' for key, value in SMALL.items()]
+    options.append('visualizer.vis_backends.0.type=TensorboardVisBackend')
     run = subprocess.run(
         [sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir', 'run', '--seed', '3',
          '--cfg-options', *options],
@@ -214,6 +257,7 @@ def test_the_tools_from_another_folder(tmp_path):
         str(tmp_path / 'run' / f) for f in ('results.json', 'curves.png')
     ]
     assert results(tmp_path / 'run')['seed'] == 3
+    assert list(tmp_path.rglob('events.out.tfevents*'))
 
     checkpoint = 'run/epoch_2.pth'
     run = subprocess.run(

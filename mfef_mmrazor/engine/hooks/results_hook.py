@@ -36,22 +36,24 @@ class ResultsHook(Hook):
     def __init__(self) -> None:
         self.history: list[dict] = []
         self.seconds = 0.0
-        self.images = 0
 
     def before_train(self, runner) -> None:
         """Score the epoch a run is resumed from: its checkpoint was saved before it was scored."""
-        missed = runner.epoch and runner.epoch not in [entry['epoch'] for entry in self.history]
-        if missed and runner.val_loop and runner.epoch % runner.val_interval == 0:
+        epoch = runner.epoch
+        missed = epoch and epoch not in [entry['epoch'] for entry in self.history]
+        due = epoch == runner.max_epochs or epoch % runner.val_interval == 0
+        if missed and due and runner.val_loop:
             runner.val_loop.run()
 
     def before_train_epoch(self, runner) -> None:
         """Start the clock; validation is not counted."""
         self._started = time.perf_counter()
 
-    def after_train_epoch(self, runner) -> None:
-        """Stop the clock."""
-        self.seconds += time.perf_counter() - self._started
-        self.images += len(runner.train_dataloader.dataset)
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Read the clock: the checkpoint of an epoch has the whole epoch's time."""
+        now = time.perf_counter()
+        self.seconds += now - self._started
+        self._started = now
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         """Add this epoch's accuracies to the history."""
@@ -62,7 +64,7 @@ class ResultsHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the history into the checkpoint."""
-        checkpoint['results'] = dict(history=self.history, seconds=self.seconds, images=self.images)
+        checkpoint['results'] = dict(history=self.history, seconds=self.seconds)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Take the history back when a run is resumed."""
@@ -70,7 +72,6 @@ class ResultsHook(Hook):
             results = checkpoint['results']
             self.history = results['history']
             self.seconds = results['seconds']
-            self.images = results['images']
 
     def after_train(self, runner) -> None:
         """Write the files and print the table."""
@@ -85,13 +86,14 @@ class ResultsHook(Hook):
 
     def results(self, runner) -> dict:
         """The content of ``results.json``."""
+        images = len(runner.train_dataloader.dataset) * runner.epoch
         return dict(
             predictors=summarize(self.history),
             config=Path(runner.cfg.filename or '').name,
             epochs=runner.epoch,
             seed=runner.seed,
             train_seconds=round(self.seconds, 1),
-            images_per_second=round(self.images / self.seconds, 1) if self.seconds else None,
+            images_per_second=round(images / self.seconds, 1) if self.seconds else None,
             peak_memory_mb=round(peak_memory_mb()),
             deployed=self.deployed(runner),
             versions=package_versions(),

@@ -107,15 +107,10 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
         return None if self.fused is None else _Step(self, records).connect(self.fused)
 
     def _expand(self, mapping: dict) -> Iterator[Students]:
-        letters = {s.get('student') for arg in mapping.values() for s in _flat(arg)} & {'i', 'j'}
-        if 'j' in letters:
-            for i, j in permutations(range(self.num_students), 2):
-                yield dict(i=i, j=j)
-        elif 'i' in letters:
-            for i in range(self.num_students):
-                yield dict(i=i)
-        else:
-            yield {}
+        found = {s.get('student') for arg in mapping.values() for s in _flat(arg)}
+        letters = sorted(found & {'i', 'j'})
+        for students in permutations(range(self.num_students), len(letters)):
+            yield dict(zip(letters, students, strict=True))
 
     def _check(self) -> None:
         """Every name and signature of the config, before anything runs."""

@@ -103,6 +103,11 @@ class ONEDistiller(OnlineDistiller):
     def gate_weights(self, maps: Sequence[Tensor]) -> Tensor:
         """A weight for each student, (B, m), rows that sum to 1."""
         check_maps(maps, self.in_channels)
+        if self.training and len(maps[0]) == 1:
+            raise ValueError(
+                f'{type(self).__name__}: found a batch of one image, expected two or more: the '
+                'gate has batch norm. Set train_dataloader.drop_last=True, or another batch size'
+            )
         pooled = torch.cat([x.mean(dim=(2, 3)) for x in maps], dim=1)
         pooled = pooled.detach() if self.detach_features else pooled
         return full_precision(self.gate(pooled)).softmax(dim=1)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from mfef_mmrazor.models import ConfigurableOnlineDistiller, DMLDistiller, FFLDistiller
 
@@ -57,6 +58,24 @@ def test_one_entry_is_all_ordered_pairs():
     expected = DMLDistiller().compute_distill_losses(recorded, LABELS)
     found = pairs.compute_distill_losses(recorded, LABELS)
     assert found['loss_mutual'].item() == pytest.approx(expected['loss_mutual'].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize('letter', ['i', 'j'])
+def test_one_letter_is_every_student_once(letter):
+    each = ConfigurableOnlineDistiller(
+        distill_losses=dict(loss_ce=dict(type='mmpretrain.CrossEntropyLoss')),
+        loss_forward_mappings=dict(
+            loss_ce=dict(
+                cls_score=dict(recorder='logits', student=letter),
+                label=dict(from_batch='gt_label'),
+            )
+        ),
+        num_students=3,
+    )
+    recorded = records(3)
+    expected = sum(F.cross_entropy(z, LABELS) for z in recorded['logits'])
+    found = each.compute_distill_losses(recorded, LABELS)['loss_ce']
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def ffl_config(students):

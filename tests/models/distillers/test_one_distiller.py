@@ -116,6 +116,14 @@ def test_impossible_options(options, message):
         ONEDistiller(**{**dict(in_channels=16), **options})
 
 
+def test_a_batch_of_one_image_trains_nothing():
+    caught = {name: [x[:1] for x in values] for name, values in records(2).items()}
+    distiller = one()
+    with pytest.raises(ValueError, match='found a batch of one image.*drop_last=True'):
+        distiller.compute_distill_losses(caught, LABELS[:1])
+    assert distiller.eval().fused_logits(caught).shape == caught['logits'][0].shape
+
+
 def test_a_map_other_than_announced():
     caught = records(2, [16, 8])
     with pytest.raises(ValueError, match=r'feature of student1 is \(5, 8, 6, 6\).*\[16, 16\]'):
