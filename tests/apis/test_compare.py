@@ -90,6 +90,18 @@ def test_finished_runs_are_not_run_again(compared, configs, capfd):
     assert [p.stat().st_mtime_ns for p in compared.glob('runs/*/*/results.json')] == stamps
 
 
+def test_a_run_that_was_cut_off_goes_on(configs, tmp_path):
+    options = {**SMALL, 'train_cfg.max_epochs': 2}
+    compare(configs[:1], [0], tmp_path, cfg_options=options)
+    straight, folder = results(tmp_path, 'mfef', 0), tmp_path / 'runs/mfef/seed0'
+    for name in ('results.json', 'epoch_2.pth'):  # as if cut off in the second epoch
+        (folder / name).unlink()
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
+    compare(configs[:1], [0], tmp_path, cfg_options=options)
+    assert results(tmp_path, 'mfef', 0)['history'] == straight['history']
+    assert 'Epoch(train) [1]' not in (folder / 'run.log').read_text().rpartition('resumed')[2]
+
+
 def test_a_failed_run_is_reported_and_the_others_go_on(configs, tmp_path, capsys):
     broken = tmp_path / 'broken_digits.py'
     broken.write_text(configs[0].read_text() + 'model["distiller"]["in_channels"] = 32\n')
