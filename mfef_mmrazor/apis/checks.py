@@ -52,7 +52,7 @@ def check_config(cfg: Config) -> None:
 def check_options(options: dict, cfg: Config) -> None:
     """Raise a ``KeyError`` for an option, by dotted key, that nothing would read."""
     known = KNOWN_KEYS | {'data_hint'}
-    used = {'cfg', 'vis_backends', *({'data_preprocessor'} & set(cfg.get('model', {})))}
+    used = {'cfg', 'vis_backends', *({'data_preprocessor'} & set(cfg.get('model') or {}))}
     parts = ', '.join(sorted(known & set(cfg) - used))
     for option in options:
         part = option.split('.')[0]
