@@ -158,7 +158,7 @@ MISTAKES = {
     ),
     'a class is missing in one split': (
         lambda data: shutil.rmtree(data / 'val/b'),
-        'val has 2 class folders (a, c), expected num_classes=3: ',
+        'data/train: missing: b; unexpected: none',
     ),
     'no pictures': (
         lambda data: [path.unlink() for path in data.rglob('train/*/*')],
