@@ -11,7 +11,6 @@ from urllib.request import urlopen
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner import find_latest_checkpoint
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.custom import find_folders
@@ -89,10 +88,10 @@ def check_training(cfg: Config) -> None:
 
 
 def check_folder(path: str | Path) -> None:
-    """Raise a ``ValueError`` if there is a file in the place of a work dir, or of one above it."""
+    """Raise a ``NotADirectoryError`` if a file is where the folder, or one above it, is to be."""
     for folder in (Path(path), *Path(path).parents):
         if folder.exists() and not folder.is_dir():
-            raise ValueError(f'work dir {path}: {folder} is a file, expected a folder or nothing')
+            raise NotADirectoryError(f'{path}: {folder} is a file, expected a folder or nothing')
 
 
 def check_data(cfg: Config, *dataloaders: str) -> None:
@@ -203,8 +202,6 @@ def check_model(cfg: Config) -> None:
     """
     model = _built(cfg.model)
     path = cfg.get('load_from')
-    if cfg.get('resume') and not path:
-        path = find_latest_checkpoint(cfg.work_dir)
     if not path:
         return
     _check_file(path, f'checkpoint not found: {path}')

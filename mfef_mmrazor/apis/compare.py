@@ -63,6 +63,7 @@ def compare(
             allow.
         RuntimeError: A run failed; raised when the others have ended and the report is written.
         FileNotFoundError: A config, its data or its trained teacher is not there.
+        NotADirectoryError: The work dir, or a folder above it, is a file.
     """
     seeds = list(dict.fromkeys(seeds))
     if not seeds or jobs < 1:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..engine.results import History
 from ..models.algorithms import OnlineDistill
-from .checks import inner_datasets
+from .checks import check_folder, inner_datasets
 from .formats import Predictor, check_formats, write
 from .train import load_config
 
@@ -75,7 +75,7 @@ def export(
 
     Raises:
         FileNotFoundError: The checkpoint or the config is not there.
-        NotADirectoryError: ``out`` is a file.
+        NotADirectoryError: ``out``, or a folder above it, is a file.
         ValueError: A format or a student is unknown, or there is no validation record to choose the
             best one by; the method has no fused classifier; the file is no checkpoint of an
             ``OnlineDistill``, or of another architecture than the config; or neither pipeline
@@ -90,8 +90,7 @@ def export(
     """
     checkpoint, out, formats = Path(checkpoint), Path(out), list(dict.fromkeys(formats))
     check_formats(formats)
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f'out={out} is a file, expected a folder for the exported files')
+    check_folder(out)
     of_modules = [name for name in formats if name in ('onnx', 'torchscript')]
     if (ensemble or fused) and not of_modules:
         raise ValueError(

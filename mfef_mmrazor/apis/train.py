@@ -108,6 +108,7 @@ def train(cfg: Config, resume: bool = False) -> Runner:
 
     Raises:
         FileNotFoundError: The data, the checkpoint to start from or a teacher's is not there.
+        NotADirectoryError: The work dir, or a folder above it, is a file.
         ValueError, TypeError, KeyError: The config is none of a training by epochs, or the model's
             part of it is wrong, or a checkpoint is of another architecture; the message says what
             was found, what was expected.
@@ -115,7 +116,8 @@ def train(cfg: Config, resume: bool = False) -> Runner:
     cfg = copy.deepcopy(cfg)
     check_training(cfg)
     check_folder(cfg.work_dir)
-    if resume:  # where there is nothing yet, the run starts, from load_from if that is set
+    if resume or (cfg.get('resume') and not cfg.get('load_from')):
+        # where there is nothing yet, the run starts, from load_from if that is set
         latest = find_latest_checkpoint(cfg.work_dir)
         cfg.resume, cfg.load_from = latest is not None, latest or cfg.get('load_from')
     check_data(cfg, 'train_dataloader', 'val_dataloader')

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 from mmengine.evaluator import Evaluator
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop, autocast
 from mmrazor.registry import LOOPS
 
 from ..models.algorithms.online_distill import Predictions
+from .unwrap import unwrapped
 
 
 class PredictorsEvaluator:
@@ -54,8 +54,7 @@ class _PredictorsLoop:
         """Score one batch."""
         hook_args = dict(batch_idx=idx, data_batch=data_batch)
         self.runner.call_hook(f'before_{self.stage}_iter', **hook_args)
-        model = self.runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrapped(self.runner.model)
         with autocast(enabled=self.fp16):
             predictions = model.predict_all(**model.data_preprocessor(data_batch, False))
         self.evaluator.process(predictions, data_batch)

@@ -39,6 +39,18 @@ def compared(configs, tmp_path_factory):
     return work_dir
 
 
+@pytest.fixture
+def variant(configs, tmp_path):
+    """Writes MFEF's config with more lines, as the file of a method of its own."""
+
+    def write(name, code):
+        path = tmp_path / f'{name}_digits.py'
+        path.write_text(configs[0].read_text() + code)
+        return path
+
+    return write
+
+
 def results(work_dir, method, seed):
     return json.loads((work_dir / f'runs/{method}/seed{seed}/results.json').read_text())
 
@@ -102,9 +114,8 @@ def test_a_run_that_was_cut_off_goes_on(configs, tmp_path):
     assert 'Epoch(train) [1]' not in (folder / 'run.log').read_text().rpartition('resumed')[2]
 
 
-def test_a_failed_run_is_reported_and_the_others_go_on(configs, tmp_path, capsys):
-    broken = tmp_path / 'broken_digits.py'
-    broken.write_text(configs[0].read_text() + 'model["distiller"]["in_channels"] = 32\n')
+def test_a_failed_run_is_reported_and_the_others_go_on(configs, variant, tmp_path, capsys):
+    broken = variant('broken', 'model["distiller"]["in_channels"] = 32\n')
     with pytest.raises(SystemExit), user_errors():
         compare([broken, configs[0]], [0], tmp_path / 'run', 'mfef', cfg_options=SMALL)
     error = capsys.readouterr().err
@@ -117,28 +128,22 @@ def test_a_failed_run_is_reported_and_the_others_go_on(configs, tmp_path, capsys
         compare([broken], [0], tmp_path / 'alone', cfg_options=SMALL)
 
 
-def test_unlike_conditions_are_refused_by_name(configs, tmp_path):
-    other = tmp_path / 'other_digits.py'
-    other.write_text(configs[0].read_text() + 'optim_wrapper = dict(optimizer=dict(lr=0.2))\n')
+def test_unlike_conditions_are_refused_by_name(configs, variant, tmp_path):
+    other = variant('other', 'optim_wrapper = dict(optimizer=dict(lr=0.2))\n')
     with pytest.raises(ValueError, match=r'differ in optim_wrapper.optimizer.lr \(0.1 and 0.2\)'):
         compare([configs[0], other], [0], tmp_path / 'run', cfg_options=SMALL)
-    third = tmp_path / 'third_digits.py'
-    third.write_text(configs[0].read_text() + 'model["students"] = [_base_.student] * 3\n')
+    third = variant('third', 'model["students"] = [_base_.student] * 3\n')
     with pytest.raises(ValueError, match='--allow model.students$'):
         compare([configs[0], third], [0], tmp_path / 'run', cfg_options=SMALL)
-    averaged = tmp_path / 'averaged_digits.py'
-    averaged.write_text(
-        configs[0].read_text()
-        + "custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.1)]\n"
+    averaged = variant(
+        'averaged', "custom_hooks = [*_base_.custom_hooks, dict(type='EMAHook', momentum=0.1)]\n"
     )
     with pytest.raises(ValueError, match='custom_hooks.length.*--allow custom_hooks$'):
         compare([configs[0], averaged], [0], tmp_path / 'run', cfg_options=SMALL)
-    shared = tmp_path / 'shared_digits.py'
-    shared.write_text(configs[0].read_text() + 'model["shared_stages"] = 2\n')
+    shared = variant('shared', 'model["shared_stages"] = 2\n')
     with pytest.raises(ValueError, match='None and 2.*--allow model.shared_stages$'):
         compare([configs[0], shared], [0], tmp_path / 'run', cfg_options=SMALL)
-    nothing = tmp_path / 'nothing_digits.py'
-    nothing.write_text(configs[0].read_text() + 'model["distiller"] = None\noptim_wrapper = None\n')
+    nothing = variant('nothing', 'model["distiller"] = None\noptim_wrapper = None\n')
     with pytest.raises(ValueError, match="has no 'optim_wrapper'"):
         compare([configs[0], nothing], [0], tmp_path / 'run', allow=['optim_wrapper'])
     assert not (tmp_path / 'run').exists()
@@ -157,15 +162,13 @@ def test_a_part_of_a_condition_is_allowed_and_the_rest_is_not(configs):
     check_conditions(methods, ['optim_wrapper'])
 
 
-def test_a_later_comparison_joins_the_earlier_one(configs, compared, tmp_path):
+def test_a_later_comparison_joins_the_earlier_one(compared, variant, tmp_path):
     work_dir = tmp_path / 'joined'
     shutil.copytree(compared, work_dir)
-    other = tmp_path / 'other_digits.py'
-    other.write_text(configs[0].read_text() + 'optim_wrapper = dict(optimizer=dict(lr=0.2))\n')
+    other = variant('other', 'optim_wrapper = dict(optimizer=dict(lr=0.2))\n')
     with pytest.raises(ValueError, match='mfef and other differ in optim_wrapper'):
         compare([other], [0], work_dir, cfg_options=SMALL)
-    third = tmp_path / 'third_digits.py'
-    third.write_text(configs[0].read_text() + 'model["distiller"]["multi_scale"] = None\n')
+    third = variant('third', 'model["distiller"]["multi_scale"] = None\n')
     compare([third], [0], work_dir, cfg_options=SMALL)
     stats = json.loads((work_dir / 'stats.json').read_text())
     assert stats['baseline'] == 'mfef'

@@ -1,17 +1,16 @@
 """Shows a distiller how its students do on training images that are held out."""
 
 from collections import defaultdict
-from typing import Any
 
 import torch
 from mmengine.dist import all_gather
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmpretrain.datasets import KFoldDataset
 from mmrazor.registry import HOOKS
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...models.algorithms.online_distill import targets
+from ..unwrap import unwrapped
 
 
 @HOOKS.register_module()
@@ -35,7 +34,7 @@ class HeldOutHook(Hook):
 
     def before_train(self, runner) -> None:
         """Build the data loader of the held-out images."""
-        distiller = _bare(runner.model).distiller
+        distiller = unwrapped(runner.model).distiller
         if not hasattr(distiller, 'learn_held_out'):
             raise ValueError(
                 f'HeldOutHook: {type(distiller).__name__} learns nothing from held-out images, '
@@ -55,7 +54,7 @@ class HeldOutHook(Hook):
     @torch.no_grad()
     def before_train_epoch(self, runner) -> None:
         """Run the students over the held-out images."""
-        model = _bare(runner.model)
+        model = unwrapped(runner.model)
         found: dict[str, list[Tensor]] = defaultdict(list)
         names = [f'student{i}' for i in range(len(model.students))]
         model.eval()
@@ -69,7 +68,3 @@ class HeldOutHook(Hook):
         # of all processes, whose shares are made equal by counting an image or two twice
         whole = {name: torch.cat(all_gather(torch.cat(parts))) for name, parts in found.items()}
         model.distiller.learn_held_out([whole[name] for name in names], whole['labels'])
-
-
-def _bare(model: nn.Module) -> Any:
-    return model.module if is_model_wrapper(model) else model

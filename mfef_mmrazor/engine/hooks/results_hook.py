@@ -5,7 +5,6 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmrazor.registry import HOOKS
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +19,7 @@ from ..results import (
     summarize,
     write_json,
 )
+from ..unwrap import unwrapped
 
 
 @HOOKS.register_module()
@@ -103,7 +103,7 @@ class ResultsHook(Hook):
 
     def deployed(self, runner) -> dict[str, int]:
         """Size of the (first) network as it is deployed."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         loader = runner.val_dataloader
         batch = loader.collate_fn([loader.dataset[0]])
         inputs = model.data_preprocessor(batch, False)['inputs']
