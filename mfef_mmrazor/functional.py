@@ -544,14 +544,14 @@ def sigmoid_ramp_up(epoch: float, length: float) -> float:
         length: R, in epochs; 0 switches the ramp-up off (always 1).
 
     Raises:
-        ValueError: ``length`` is negative.
+        ValueError: ``length`` is no number, or negative.
 
     Example:
         >>> [round(sigmoid_ramp_up(e, 80), 7) for e in (0, 40, 80)]
         [0.0067379, 0.2865048, 1.0]
     """
-    if length < 0:
-        raise ValueError(f'the ramp-up length is {length} epochs, but must not be negative')
+    if not isinstance(length, (int, float)) or length < 0:
+        raise ValueError(f'the ramp-up length is {length!r} epochs, expected a number, 0 or more')
     if length == 0:
         return 1.0
     return math.exp(-5.0 * (1.0 - min(epoch, length) / length) ** 2)

@@ -1,6 +1,7 @@
 """Checks of a config before anything is built or written."""
 
 import copy
+import logging
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,12 @@ from urllib.request import urlopen
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.runner.checkpoint import _load_checkpoint
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.custom import find_folders
 from mmpretrain.datasets.utils import check_integrity
-from mmpretrain.registry import DATASETS
+from mmpretrain.registry import DATASETS, OPTIMIZERS
 from mmrazor.registry import MODELS
 from torch import nn
 
@@ -31,6 +32,13 @@ KNOWN_KEYS = {
     'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader', 'val_evaluator', 'vis_backends',
     'visualizer', 'work_dir',
 }  # fmt: skip
+
+# numbers of a training that can only be like this: type and least value
+NUMBERS = (
+    ('train_cfg.max_epochs', int, 1), ('train_cfg.val_interval', int, 1),
+    ('train_dataloader.batch_size', int, 1), ('val_dataloader.batch_size', int, 1),
+    ('optim_wrapper.optimizer.lr', (int, float), 0),
+)  # fmt: skip
 
 
 def check_config(cfg: Config) -> None:
@@ -68,7 +76,13 @@ def check_options(options: dict, cfg: Config) -> None:
 
 
 def check_training(cfg: Config) -> None:
-    """Raise a ``ValueError`` if the config is none of a training by epochs."""
+    """Raise if the config is none of a training by epochs, or a number in it cannot be.
+
+    Raises:
+        ValueError: A part is missing, or the training goes by iterations, or a number is none or
+            too small.
+        KeyError: The optimizer is not registered.
+    """
     for part in ('model', 'train_dataloader', 'optim_wrapper', 'train_cfg'):
         if cfg.get(part) is None:
             raise ValueError(
@@ -81,10 +95,28 @@ def check_training(cfg: Config) -> None:
             'train_cfg: found a training by iterations, expected dict(by_epoch=True, '
             'max_epochs=...): the ramp-up, the augmentation and the results go by epochs'
         )
-    if not isinstance(loop.get('max_epochs'), int) or loop.max_epochs < 1:
-        raise ValueError(
-            f'train_cfg.max_epochs={loop.get("max_epochs")!r}, expected a whole number above 0'
+    if loop.get('max_epochs') is None:
+        raise ValueError('train_cfg has no max_epochs, the number of epochs to train')
+    for name, kind, least in NUMBERS:
+        value = _at(cfg, name)
+        if value is not None and not (isinstance(value, kind) and value >= least):
+            what = 'a whole number' if kind is int else 'a number'
+            raise ValueError(f'{name}={value!r}, expected {what}, {least} or more')
+    optimizer = _at(cfg, 'optim_wrapper.optimizer.type')
+    if isinstance(optimizer, str) and OPTIMIZERS.get(optimizer) is None:
+        known = [*OPTIMIZERS.module_dict, *OPTIMIZERS.parent.module_dict]
+        raise KeyError(
+            f'optim_wrapper.optimizer.type={optimizer!r} is not registered'
+            f'{nearest(optimizer, known)}'
         )
+
+
+def _at(cfg: Config, name: str) -> Any:
+    """What is at a dotted key, None if there is nothing."""
+    value: Any = cfg
+    for key in name.split('.'):
+        value = value.get(key) if isinstance(value, (Config, dict)) else None
+    return value
 
 
 def check_folder(path: str | Path) -> None:
@@ -191,8 +223,11 @@ def inner_datasets(dataset_cfg: dict | None) -> Iterator[dict]:
             yield from inner_datasets(each) if {'dataset', 'datasets'} & set(each) else [each]
 
 
-def check_model(cfg: Config) -> None:
+def check_model(cfg: Config) -> nn.Module:
     """Raise if the model cannot be built, or a run cannot start from its checkpoint.
+
+    Returns:
+        The model.
 
     Raises:
         FileNotFoundError: ``load_from`` is not there.
@@ -203,7 +238,7 @@ def check_model(cfg: Config) -> None:
     model = _built(cfg.model)
     path = cfg.get('load_from')
     if not path:
-        return
+        return model
     _check_file(path, f'checkpoint not found: {path}')
     stored = _load_into(model, path, 'the model of this config')
     was, now = stored.get('meta', {}).get('seed'), cfg.get('randomness', {}).get('seed')
@@ -211,6 +246,18 @@ def check_model(cfg: Config) -> None:
         raise ValueError(
             f'{path} is of a run with seed {was}, and cannot go on with seed {now}: '
             f'give --seed {was}'
+        )
+    return model
+
+
+def check_ramp_up(model: nn.Module, epochs: int) -> None:
+    """Warn if the distillation does not get to its full weight in so many epochs."""
+    ramp_up = getattr(getattr(model, 'distiller', None), 'ramp_up_epochs', 0)
+    if ramp_up > epochs:
+        print_log(
+            f'ramp_up_epochs={ramp_up}, but the training has {epochs} epochs: the distillation '
+            'never gets to its full weight. About a quarter of the epochs is usual',
+            level=logging.WARNING,
         )
 
 

@@ -16,8 +16,8 @@ CAPTION = """\
 Top-1 accuracy in percent at the last epoch, mean ± standard deviation over n seeds; "best epoch" is
 the mean of the students, each at the epoch where it scored best. "student0" is what a method with a
 leader (OKDDip, FFSD) is for; the others' students are alike. "cost" is the training time relative
-to {baseline}; parameters and MACs (convolutions and linear layers, one image) are those of student0
-as deployed.
+to {baseline}, and says little where the machine had other work to do; parameters and MACs
+(convolutions and linear layers, one image) are those of student0 as deployed.
 """
 
 
@@ -63,7 +63,7 @@ def read_runs(work_dir: Path, methods: list[str]) -> pd.DataFrame:
         for path in sorted(run_folder(work_dir, method, 0).parent.glob('seed*/results.json')):
             results = json.loads(path.read_text())
             check_last_epoch(path, results)
-            common = dict(method=method, seed=results['seed'])
+            common = dict(method=method, seed=results['seed'], revision=results['git_revision'])
             cost = dict(train_seconds=results['train_seconds'], **results['deployed'])
             for name, accuracy in _predictors(results['predictors']).items():
                 rows.append({**common, 'predictor': name, **accuracy, **cost})
@@ -116,7 +116,11 @@ def table(runs: pd.DataFrame, baseline: str) -> str:
     header = list(rows[0])
     lines = [header, ['---', *('---:' for _ in header[1:])], *(list(row.values()) for row in rows)]
     rows_text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-    return f'{rows_text}\n\n{CAPTION.format(baseline=baseline)}'
+    revisions = runs['revision'].dropna().unique()
+    mixed = f'The runs are of different revisions: {", ".join(revisions)}.\n'
+    return (
+        f'{rows_text}\n\n{CAPTION.format(baseline=baseline)}{mixed if len(revisions) > 1 else ""}'
+    )
 
 
 def _mean_std(values: pd.Series) -> str:

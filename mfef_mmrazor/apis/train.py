@@ -17,6 +17,7 @@ from .checks import (
     check_folder,
     check_model,
     check_options,
+    check_ramp_up,
     check_teacher,
     check_training,
 )
@@ -46,14 +47,14 @@ def load_config(
     Raises:
         FileNotFoundError: There is no such file.
         KeyError: A top-level key is unknown and looks like a misspelt one, or an option is of none.
-        ValueError: The file is no Python, or ``amp`` is asked for, but the config has an optimizer
-            wrapper of its own.
+        ValueError: The file is no Python, or uses a name that it does not set; or ``amp`` is asked
+            for, but the config has an optimizer wrapper of its own.
     """
     if not Path(config).is_file():
         raise FileNotFoundError(f'config file not found: {config}')
     try:
         cfg = Config.fromfile(config)
-    except SyntaxError as error:
+    except (SyntaxError, NameError) as error:
         raise ValueError(f'{config}: {error}') from None
     check_config(cfg)
     check_options(cfg_options or {}, cfg)
@@ -122,7 +123,7 @@ def train(cfg: Config, resume: bool = False) -> Runner:
         cfg.resume, cfg.load_from = latest is not None, latest or cfg.get('load_from')
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_teacher(cfg)
-    check_model(cfg)
+    check_ramp_up(check_model(cfg), cfg.train_cfg.max_epochs)
     compat.init_cpu_processes()
     runner = Runner.from_cfg(cfg)
     for handler in runner.logger.handlers:

@@ -14,8 +14,8 @@ def runs(**accuracies):
     """Rows of two students a seed, whose mean is the accuracy given."""
     return pd.DataFrame(
         [
-            dict(method=method, seed=seed, predictor=STUDENTS, last=value, best=value + 1,
-                 train_seconds=seconds, parameters=1000, macs=2_000_000)
+            dict(method=method, seed=seed, revision='r', predictor=STUDENTS, last=value,
+                 best=value + 1, train_seconds=seconds, parameters=1000, macs=2_000_000)
             for (method, values), seconds in zip(
  accuracies.items(), (10.0, 15.0, 30.0), strict=False)
             for seed, value in enumerate(values)
@@ -83,3 +83,10 @@ def test_the_leader_has_a_column_of_its_own():
     header, _, row = (line.split(' | ') for line in table(frame, 'a').splitlines()[:3])
     assert row[header.index('student0')].startswith(f'{np.mean(A) + 3:.2f} ± ')
     assert row[header.index('mean of students')].startswith(f'{np.mean(A):.2f} ± ')
+
+
+def test_runs_of_different_revisions_are_told():
+    frame = runs(a=A, b=B)
+    assert 'revisions' not in table(frame, 'a')
+    frame.loc[0, 'revision'] = 'q'
+    assert table(frame, 'a').endswith('The runs are of different revisions: q, r.\n')

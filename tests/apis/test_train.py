@@ -48,6 +48,7 @@ def test_a_run_leaves_results_and_a_picture(finished):
         epoch=2, accuracy=found['history'][-1]['fused']
     )
     assert found['seed'] == 0 and found['epochs'] == 2 and found['images_per_second'] > 0
+    assert found['train_images'] == 40
     assert found['versions']['torch'] and found['peak_memory_mb'] > 100
     assert (finished / 'curves.png').read_bytes().startswith(b'\x89PNG')
 
@@ -83,10 +84,15 @@ def test_a_last_epoch_that_was_not_scored_is_scored_on_resuming(tmp_path):
     assert [entry['epoch'] for entry in straight['history']] == [2, 3]
     seconds = torch.load(tmp_path / 'epoch_3.pth')['results']['seconds']
     (tmp_path / 'results.json').unlink()  # as if stopped while the last epoch was scored
+    checkpoint = torch.load(tmp_path / 'epoch_3.pth')
+    checkpoint['results']['revisions'] = ['another']
+    torch.save(checkpoint, tmp_path / 'epoch_3.pth')
     train(config(tmp_path, **options), resume=True)
     resumed = results(tmp_path)
     assert resumed['history'] == straight['history']
     assert resumed['train_seconds'] == straight['train_seconds'] == round(seconds, 1)
+    revisions = filter(None, ['another', straight['git_revision']])
+    assert resumed['git_revision'] == ', '.join(revisions)
 
 
 def test_a_start_from_another_runs_weights_is_no_resuming_of_it(finished, tmp_path):
@@ -163,6 +169,16 @@ MISTAKES = {
     ),
     'iterations': (dict(train_cfg__by_epoch=False), 'found a training by iterations'),
     'half an epoch': (dict(train_cfg__max_epochs=0.5), 'train_cfg.max_epochs=0.5, expected'),
+    'never validated': (dict(train_cfg__val_interval=0), 'train_cfg.val_interval=0, expected'),
+    'no images': (dict(train_dataloader__batch_size=0), 'expected a whole number, 1 or more'),
+    'lr': (dict(optim_wrapper__optimizer__lr='big'), "optimizer.lr='big', expected a number"),
+    'misspelt optimizer': (
+        dict(optim_wrapper__optimizer__type='SDG'),
+        "optimizer.type='SDG' is not registered; nearest: SGD",
+    ),
+    'tau': (dict(model__distiller__tau='hot'), "tau='hot', but a temperature must be positive"),
+    'ramp-up': (dict(model__distiller__ramp_up_epochs='five'), "is 'five' epochs, expected"),
+    'channels': (dict(model__distiller__in_channels=None), 'in_channels=None, expected the number'),
     'no optimizer': (dict(optim_wrapper=None), "has no 'optim_wrapper'; a config to train"),
     'misspelt argument of mmengine': (
         dict(train_cfg__max_epoch=1), "unexpected keyword argument 'max_epoch'"
@@ -200,6 +216,14 @@ def test_a_config_that_is_no_python(tmp_path):
     (tmp_path / 'half.py').write_text('model = dict(')
     with pytest.raises(ValueError, match='half.py: '):
         load_config(tmp_path / 'half.py')
+    (tmp_path / 'name.py').write_text('model = modle')
+    with pytest.raises(ValueError, match="name.py: name 'modle' is not defined"):
+        load_config(tmp_path / 'name.py')
+
+
+def test_a_ramp_up_longer_than_the_training_is_warned_of(finished, tmp_path, capsys):
+    train(config(tmp_path, model__distiller__ramp_up_epochs=80), resume=True)
+    assert 'ramp_up_epochs=80, but the training has 2 epochs' in capsys.readouterr().out
 
 
 def test_one_student_only_and_other_classes(tmp_path, capsys):

@@ -28,7 +28,8 @@ class ResultsHook(Hook):
 
     ``results.json`` has, for every predictor, the accuracy at the last and at the best epoch, the
     whole history, the seed, versions, git revision, training seconds, images a second and peak
-    memory. The history is kept in the checkpoints, so that a resumed run has all of it.
+    memory. The history is kept in the checkpoints, so that a resumed run has all of it, and names
+    every revision that it ran with.
     """
 
     priority = 'LOWEST'
@@ -36,6 +37,7 @@ class ResultsHook(Hook):
     def __init__(self) -> None:
         self.history: list[dict] = []
         self.seconds = 0.0
+        self.revisions = [git_revision()]  # now: there may be later ones when the run ends
 
     def before_train(self, runner) -> None:
         """Score the epoch a run is resumed from: its checkpoint was saved before it was scored."""
@@ -64,7 +66,9 @@ class ResultsHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the history into the checkpoint."""
-        checkpoint['results'] = dict(history=self.history, seconds=self.seconds)
+        checkpoint['results'] = dict(
+            history=self.history, seconds=self.seconds, revisions=self.revisions
+        )
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         """Take the history back when a run is resumed."""
@@ -72,6 +76,7 @@ class ResultsHook(Hook):
             results = checkpoint['results']
             self.history = results['history']
             self.seconds = results['seconds']
+            self.revisions = list(dict.fromkeys([*results['revisions'], *self.revisions]))
 
     def after_train(self, runner) -> None:
         """Write the files and print the table."""
@@ -86,18 +91,21 @@ class ResultsHook(Hook):
 
     def results(self, runner) -> dict:
         """The content of ``results.json``."""
-        images = len(runner.train_dataloader.dataset) * runner.epoch
+        images = len(runner.train_dataloader.dataset)
         return dict(
             predictors=summarize(self.history),
             config=Path(runner.cfg.filename or '').name,
             epochs=runner.epoch,
             seed=runner.seed,
+            train_images=images,
             train_seconds=round(self.seconds, 1),
-            images_per_second=round(images / self.seconds, 1) if self.seconds else None,
+            images_per_second=round(images * runner.epoch / self.seconds, 1)
+            if self.seconds
+            else None,
             peak_memory_mb=round(peak_memory_mb()),
             deployed=self.deployed(runner),
             versions=package_versions(),
-            git_revision=git_revision(),
+            git_revision=', '.join(filter(None, self.revisions)) or None,
             history=self.history,
         )
 

@@ -48,8 +48,8 @@ class MultiScaleConnector(BaseConnector):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if scales < 2:
-            raise ValueError(f'scales={scales}, but a map is divided into at least 2 groups')
+        if not isinstance(scales, int) or scales < 2:
+            raise ValueError(f'scales={scales!r}, expected a whole number of groups, at least 2')
         if in_channels % scales:
             fits = [s for s in range(2, min(in_channels, 16) + 1) if in_channels % s == 0]
             raise ValueError(

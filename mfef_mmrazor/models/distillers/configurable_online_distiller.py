@@ -151,6 +151,8 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
             if 'connector' in source:
                 _known(f'{reader}: connector', [source['connector']], self.connectors)
             _known(f'{reader}: from_batch', [source.get('from_batch', 'gt_label')], ['gt_label'])
+            if 'recorder' not in source and 'student' in source:
+                raise ValueError(f"{reader}: only a recorder has a 'student', got {source}")
             students = [*range(self.num_students), 'all', *letters]
             if 'recorder' in source and source.get('student') not in students:
                 raise ValueError(

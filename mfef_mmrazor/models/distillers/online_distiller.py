@@ -32,10 +32,14 @@ def one_per_student(in_channels: int | Sequence[int], num_students: int) -> list
     """Channels of each student's recorded map, from one number for all or a list.
 
     Raises:
-        ValueError: The list names another number of students.
+        ValueError: It is neither, or the list names another number of students.
     """
     if isinstance(in_channels, int):
         return [in_channels] * num_students
+    if not isinstance(in_channels, Sequence) or not all(isinstance(c, int) for c in in_channels):
+        raise ValueError(
+            f'in_channels={in_channels!r}, expected the number of channels, or one for each student'
+        )
     if len(in_channels) != num_students:
         raise ValueError(
             f'in_channels={list(in_channels)} names {len(in_channels)} students, '
@@ -63,10 +67,10 @@ def build_loss(cfg: dict, kind: str, tau: float, **known) -> nn.Module:
     """Build a loss between logits from its config; its type, tau and ``known`` may be left out.
 
     Raises:
-        ValueError: ``tau`` is not positive.
+        ValueError: ``tau`` is no positive number.
     """
-    if not tau > 0:
-        raise ValueError(f'tau={tau}, but a temperature must be positive')
+    if not (isinstance(tau, (int, float)) and tau > 0):
+        raise ValueError(f'tau={tau!r}, but a temperature must be positive')
     return build(cfg, type=kind, tau=tau, **known)
 
 
@@ -86,8 +90,8 @@ class OnlineDistiller(BaseDistiller):
         init_cfg: Initialization config.
 
     Raises:
-        ValueError: ``ramp_up_epochs`` is negative, or the list of recorders is of another length
-            than ``num_students``.
+        ValueError: ``ramp_up_epochs`` is no number or negative, or the list of recorders is of
+            another length than ``num_students``, or the students' recorders have different names.
     """
 
     default_recorders: dict[str, dict] = DEFAULT_RECORDERS
@@ -111,6 +115,12 @@ class OnlineDistiller(BaseDistiller):
                 'give one dict for all of them, or one for each'
             )
         self.recorder_cfgs = [{**self.default_recorders, **cfg} for cfg in recorders]
+        for i, cfgs in enumerate(self.recorder_cfgs):
+            if set(cfgs) != set(self.recorder_cfgs[0]):
+                raise ValueError(
+                    f'recorders: student{i} has {sorted(cfgs)}, student0 '
+                    f'{sorted(self.recorder_cfgs[0])}; every student needs each of them'
+                )
         self.recorders: list[RecorderManager] = []
         self._recorded_modules: list[nn.Module] = []
 

@@ -128,7 +128,9 @@ def test_init_cfg_reaches_the_convolutions():
 
 
 def test_impossible_scales():
-    with pytest.raises(ValueError, match='scales=1, but .* at least 2 groups'):
+    with pytest.raises(ValueError, match='scales=1, expected .* at least 2'):
         MultiScaleConnector(64, scales=1)
+    with pytest.raises(ValueError, match='scales=2.0, expected a whole number'):
+        MultiScaleConnector(64, scales=2.0)
     with pytest.raises(ValueError, match=r'scales=5 .*scales that fit: \[2, 4, 8, 16\]'):
         MultiScaleConnector(64, scales=5)

@@ -193,6 +193,21 @@ MISTAKES = {
         ValueError,
         'student=2, expected one of',
     ),
+    'student of what is no recorder': (
+        dict(
+            loss_forward_mappings=mapping(preds_T=dict(connector='fusion', student='j')),
+            connectors=dict(
+                fusion=dict(
+                    type='FeatureFusionConnector',
+                    in_channels=[64, 64],
+                    out_channels=64,
+                    inputs=KD['preds_S'] | dict(student=0),
+                )
+            ),
+        ),
+        ValueError,
+        "loss.preds_T: only a recorder has a 'student'",
+    ),
     'batch': (
         dict(loss_forward_mappings=mapping(preds_T=dict(from_batch='labels'))),
         KeyError,

@@ -150,6 +150,11 @@ def test_recorders_for_another_number_of_students():
         Keeper(recorders=[BN1] * 3)
 
 
+def test_recorders_of_other_names_for_each_student():
+    with pytest.raises(ValueError, match=r"student1 has \[.*'logits'\], student0 \['bn1', "):
+        Keeper(recorders=[BN1, {}])
+
+
 def test_a_source_that_is_not_there_is_named_with_its_neighbours():
     wrong = [BN1, dict(bn1=dict(type='ModuleOutputs', source='backbone.layer3.0.bn3'))]
     message = r"recorder 'bn1': student1 has no module 'backbone.layer3.0.bn3'; nearest: .*\.bn[12]"
