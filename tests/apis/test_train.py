@@ -49,6 +49,11 @@ def test_a_run_leaves_results_and_a_picture(finished):
     )
     assert found['seed'] == 0 and found['epochs'] == 2 and found['images_per_second'] > 0
     assert found['train_images'] == 40
+    logged = torch.load(finished / 'epoch_2.pth', weights_only=False)['message_hub']['log_scalars']
+    losses = found['training_losses']
+    for name, value in losses.items():  # 40 images are two steps
+        assert value == pytest.approx(sum(logged[f'train/{name}'].data[0][-2:]) / 2, abs=1e-4)
+    assert losses.pop('loss') == pytest.approx(sum(losses.values()), abs=1e-3) and len(losses) == 5
     assert found['versions']['torch'] and found['peak_memory_mb'] > 100
     assert (finished / 'curves.png').read_bytes().startswith(b'\x89PNG')
 

@@ -27,9 +27,9 @@ class ResultsHook(Hook):
     """Writes ``results.json`` and ``curves.png`` to the work dir, and prints a table.
 
     ``results.json`` has, for every predictor, the accuracy at the last and at the best epoch, the
-    whole history, the seed, versions, git revision, training seconds, images a second and peak
-    memory. The history is kept in the checkpoints, so that a resumed run has all of it, and names
-    every revision that it ran with.
+    whole history, the mean training losses of the last epoch, the seed, versions, git revision,
+    training seconds, images a second and peak memory. The history is kept in the checkpoints, so
+    that a resumed run has all of it, and names every revision that it ran with.
     """
 
     priority = 'LOWEST'
@@ -98,6 +98,7 @@ class ResultsHook(Hook):
             epochs=runner.epoch,
             seed=runner.seed,
             train_images=images,
+            training_losses=self.training_losses(runner),
             train_seconds=round(self.seconds, 1),
             images_per_second=round(images * runner.epoch / self.seconds, 1)
             if self.seconds
@@ -108,6 +109,15 @@ class ResultsHook(Hook):
             git_revision=', '.join(filter(None, self.revisions)) or None,
             history=self.history,
         )
+
+    def training_losses(self, runner) -> dict[str, float]:
+        """Mean of each loss over the steps of the last epoch."""
+        steps = len(runner.train_dataloader)
+        return {
+            name.removeprefix('train/'): round(float(history.mean(steps)), 4)
+            for name, history in runner.message_hub.log_scalars.items()
+            if name.startswith('train/') and 'loss' in name
+        }
 
     def deployed(self, runner) -> dict[str, int]:
         """Size of the (first) network as it is deployed."""
