@@ -98,11 +98,11 @@ def check_training(cfg: Config) -> None:
     if loop.get('max_epochs') is None:
         raise ValueError('train_cfg has no max_epochs, the number of epochs to train')
     for name, kind, least in NUMBERS:
-        value = _at(cfg, name)
+        value = value_at(cfg, name)
         if value is not None and not (isinstance(value, kind) and value >= least):
             what = 'a whole number' if kind is int else 'a number'
             raise ValueError(f'{name}={value!r}, expected {what}, {least} or more')
-    optimizer = _at(cfg, 'optim_wrapper.optimizer.type')
+    optimizer = value_at(cfg, 'optim_wrapper.optimizer.type')
     if isinstance(optimizer, str) and OPTIMIZERS.get(optimizer) is None:
         known = [*OPTIMIZERS.module_dict, *OPTIMIZERS.parent.module_dict]
         raise KeyError(
@@ -111,7 +111,7 @@ def check_training(cfg: Config) -> None:
         )
 
 
-def _at(cfg: Config, name: str) -> Any:
+def value_at(cfg: Config, name: str) -> Any:
     """What is at a dotted key, None if there is nothing."""
     value: Any = cfg
     for key in name.split('.'):

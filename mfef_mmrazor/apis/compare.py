@@ -17,7 +17,7 @@ from mmengine.config import Config
 
 from ..engine.results import write_json
 from ..models.builder import nearest
-from .checks import check_data, check_folder, check_teacher, check_training
+from .checks import check_data, check_folder, check_teacher, check_training, value_at
 from .report import COMPARISON, report, run_folder
 from .train import load_config, train
 
@@ -160,13 +160,10 @@ def _is_part(key: str, whole: str) -> bool:
 
 
 def _condition(cfg: Config, name: str) -> Any:
-    value: Any = cfg
-    for key in name.split('.'):
-        if key == 'students' and 'students' not in value:  # one network, alone or in mmrazor's way
-            network = value.get('architecture', value)
-            return [{k: v for k, v in network.items() if k not in ('data_preprocessor', '_scope_')}]
-        value = value.get(key)
-    return value or None
+    if name == 'model.students' and 'students' not in cfg.model:
+        network = cfg.model.get('architecture', cfg.model)  # one, alone or in mmrazor's way
+        return [{k: v for k, v in network.items() if k not in ('data_preprocessor', '_scope_')}]
+    return value_at(cfg, name) or None
 
 
 def differences(a: Any, b: Any, key: str = '') -> Iterator[tuple[str, Any, Any]]:

@@ -116,11 +116,11 @@ def table(runs: pd.DataFrame, baseline: str) -> str:
     header = list(rows[0])
     lines = [header, ['---', *('---:' for _ in header[1:])], *(list(row.values()) for row in rows)]
     rows_text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    caption = CAPTION.format(baseline=baseline)
     revisions = runs['revision'].dropna().unique()
-    mixed = f'The runs are of different revisions: {", ".join(revisions)}.\n'
-    return (
-        f'{rows_text}\n\n{CAPTION.format(baseline=baseline)}{mixed if len(revisions) > 1 else ""}'
-    )
+    if len(revisions) > 1:
+        caption += f'The runs are of different revisions: {", ".join(revisions)}.\n'
+    return f'{rows_text}\n\n{caption}'
 
 
 def _mean_std(values: pd.Series) -> str:

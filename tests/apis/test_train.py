@@ -87,9 +87,9 @@ def test_a_last_epoch_that_was_not_scored_is_scored_on_resuming(tmp_path):
     train(config(tmp_path, **options))
     straight = results(tmp_path)
     assert [entry['epoch'] for entry in straight['history']] == [2, 3]
-    seconds = torch.load(tmp_path / 'epoch_3.pth')['results']['seconds']
     (tmp_path / 'results.json').unlink()  # as if stopped while the last epoch was scored
     checkpoint = torch.load(tmp_path / 'epoch_3.pth')
+    seconds = checkpoint['results']['seconds']
     checkpoint['results']['revisions'] = ['another']
     torch.save(checkpoint, tmp_path / 'epoch_3.pth')
     train(config(tmp_path, **options), resume=True)

@@ -92,6 +92,7 @@ class ResultsHook(Hook):
     def results(self, runner) -> dict:
         """The content of ``results.json``."""
         images = len(runner.train_dataloader.dataset)
+        seen = images * runner.epoch
         return dict(
             predictors=summarize(self.history),
             config=Path(runner.cfg.filename or '').name,
@@ -100,9 +101,7 @@ class ResultsHook(Hook):
             train_images=images,
             training_losses=self.training_losses(runner),
             train_seconds=round(self.seconds, 1),
-            images_per_second=round(images * runner.epoch / self.seconds, 1)
-            if self.seconds
-            else None,
+            images_per_second=round(seen / self.seconds, 1) if self.seconds else None,
             peak_memory_mb=round(peak_memory_mb()),
             deployed=self.deployed(runner),
             versions=package_versions(),

@@ -14,6 +14,7 @@ from .online_distiller import (
     Records,
     build_loss,
     check_maps,
+    check_temperature,
     full_precision,
     one_per_student,
 )
@@ -81,8 +82,7 @@ class MCLDistiller(OnlineDistiller):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(num_students, recorders, init_cfg=init_cfg)
-        if not temperature > 0:
-            raise ValueError(f'temperature={temperature}, but a temperature must be positive')
+        check_temperature('temperature', temperature)
         self.in_channels = one_per_student(in_channels, num_students)
         self.temperature = temperature
         self.vcl_weight, self.icl_weight = vcl_weight, icl_weight

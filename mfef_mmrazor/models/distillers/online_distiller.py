@@ -63,14 +63,19 @@ def check_maps(
             )
 
 
+def check_temperature(name: str, value: float) -> None:
+    """Raise a ``ValueError`` that names the argument if it is no positive number."""
+    if not (isinstance(value, (int, float)) and value > 0):
+        raise ValueError(f'{name}={value!r}, but a temperature must be positive')
+
+
 def build_loss(cfg: dict, kind: str, tau: float, **known) -> nn.Module:
     """Build a loss between logits from its config; its type, tau and ``known`` may be left out.
 
     Raises:
         ValueError: ``tau`` is no positive number.
     """
-    if not (isinstance(tau, (int, float)) and tau > 0):
-        raise ValueError(f'tau={tau!r}, but a temperature must be positive')
+    check_temperature('tau', tau)
     return build(cfg, type=kind, tau=tau, **known)
 
 
