@@ -1,6 +1,7 @@
 """Trains several configs over several seeds, under one set of conditions."""
 
 import json
+import math
 import multiprocessing
 import os
 import reprlib
@@ -199,13 +200,13 @@ def run_all(runs: list[tuple[str, int]], work_dir: Path, jobs: int) -> list[tupl
     todo = [run for run in runs if not (run_folder(work_dir, *run) / 'results.json').is_file()]
     print(f'{len(runs)} runs, {len(runs) - len(todo)} of them finished before', flush=True)
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // jobs)))
-    started, failed = time.monotonic(), []
+    started, failed, rounds = time.monotonic(), [], math.ceil(len(todo) / jobs)
     with ThreadPoolExecutor(jobs) as pool:
         succeeded = pool.map(partial(_run_in_process, work_dir), todo)
         for done, (run, success) in enumerate(zip(todo, succeeded, strict=True), start=1):
             if not success:
                 failed.append(run)
-            seconds = (time.monotonic() - started) / done * (len(todo) - done)
+            seconds = (time.monotonic() - started) * (rounds / math.ceil(done / jobs) - 1)
             print(
                 f'{done}/{len(todo)} {run[0]} seed {run[1]}: {"done" if success else "FAILED"}; '
                 f'about {timedelta(seconds=round(seconds))} left',
