@@ -13,16 +13,18 @@ class DMLDistiller(OnlineDistiller):
     r"""Every student learns from every other one (Deep Mutual Learning,
     https://arxiv.org/abs/1706.00384).
 
-    .. math:: L = \sum_i \Big\{ \mathrm{CE}(z_i, y) + \frac{1}{m-1} \sum_{j \ne i}
+    .. math:: L = \sum_i \Big\{ \mathrm{CE}(z_i, y) + \frac{w}{m-1} \sum_{j \ne i}
         \mathrm{KD}_\tau(\mathrm{sg}\,z_j \to z_i) \Big\}
 
     The students' own cross-entropies are not repeated here: their heads compute them. As in the
-    paper the temperature is 1 and the weight constant.
+    paper the temperature is 1 and there is no ramp-up w. Without one the first steps at a high
+    learning rate can diverge, see ``configs/dml/README.md``.
 
     Args:
         loss_mutual: Config of the loss over all ordered pairs; ``type`` and ``tau`` may be left
             out.
         tau: Temperature, where ``loss_mutual`` does not set its own.
+        ramp_up_epochs: R, in epochs; 0 for none.
         num_students: m, filled in by :class:`OnlineDistill`.
         recorders: See :class:`OnlineDistiller`.
         init_cfg: Initialization config.
@@ -43,13 +45,14 @@ class DMLDistiller(OnlineDistiller):
         self,
         loss_mutual: dict = dict(type='MutualKLDivergence'),
         tau: float = 1.0,
+        ramp_up_epochs: float = 0,
         num_students: int = 2,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, init_cfg=init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
         self.loss_mutual = build_loss(loss_mutual, 'MutualKLDivergence', tau)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """What the students teach each other."""
-        return dict(loss_mutual=self.loss_mutual(records['logits']))
+        return dict(loss_mutual=self.ramp_up() * self.loss_mutual(records['logits']))

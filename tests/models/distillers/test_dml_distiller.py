@@ -1,3 +1,5 @@
+from math import exp
+
 import pytest
 from reference import LABELS, assert_same, kd, records
 
@@ -18,12 +20,14 @@ def test_every_student_learns_from_every_other(students, options, tau):
     assert_same(losses, expected, distiller, caught)
 
 
-def test_the_weight_is_constant(epoch):
-    values = []
-    for number in (0, 40, 80):
+@pytest.mark.parametrize('ramp_up, weights', [(0, (1, 1, 1)), (80, (exp(-5), exp(-1.25), 1))])
+def test_the_weight_is_constant_or_ramped_up(epoch, ramp_up, weights):
+    full = mutual(records(2)['logits'], 1.0).item()
+    for number, weight in zip((0, 40, 80), weights, strict=True):
         epoch(number)
-        values.append(DMLDistiller().compute_distill_losses(records(2), LABELS)['loss_mutual'])
-    assert values[0] == values[1] == values[2]
+        distiller = DMLDistiller(ramp_up_epochs=ramp_up)
+        value = distiller.compute_distill_losses(records(2), LABELS)['loss_mutual'].item()
+        assert value == pytest.approx(weight * full, abs=1e-10)
 
 
 def test_the_loss_has_its_own_temperature_and_weight():
