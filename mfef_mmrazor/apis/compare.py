@@ -200,7 +200,8 @@ def run_all(runs: list[tuple[str, int]], work_dir: Path, jobs: int) -> list[tupl
     todo = [run for run in runs if not (run_folder(work_dir, *run) / 'results.json').is_file()]
     print(f'{len(runs)} runs, {len(runs) - len(todo)} of them finished before', flush=True)
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // jobs)))
-    started, failed, rounds = time.monotonic(), [], math.ceil(len(todo) / jobs)
+    rounds = math.ceil(len(todo) / jobs)
+    started, failed = time.monotonic(), []
     with ThreadPoolExecutor(jobs) as pool:
         succeeded = pool.map(partial(_run_in_process, work_dir), todo)
         for done, (run, success) in enumerate(zip(todo, succeeded, strict=True), start=1):
