@@ -148,7 +148,8 @@ class OnlineDistill(BaseAlgorithm):
 
         Returns:
             ``student0``, ``student1``, ..., ``ensemble`` (the mean of the students' logits) and,
-            where the method has one, ``fused``: a list of B data samples each.
+            where the method has them, ``fused`` and other classifiers of its own: a list of B data
+            samples each.
         """
         logits = self.predict_logits(inputs, data_samples)
         return {name: pack_predictions(z, data_samples) for name, z in logits.items()}
@@ -160,10 +161,7 @@ class OnlineDistill(BaseAlgorithm):
         _, records = self._run_students(inputs, data_samples, mode='tensor')
         logits = {f'student{i}': z for i, z in enumerate(records['logits'])}
         logits['ensemble'] = ensemble_logits(records['logits'])
-        fused = self.distiller.fused_logits(records)
-        if fused is not None:
-            logits['fused'] = fused
-        return logits
+        return {**logits, **self.distiller.auxiliary_logits(records)}
 
     def student_weights(self, index: int) -> dict[str, Tensor]:
         """State dict of a student as the plain network it is deployed as, trunk included."""
@@ -287,6 +285,12 @@ class OnlineDistill(BaseAlgorithm):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
         """Refuse weights of another architecture, which mmengine would skip in silence."""
+        for old, new in self.distiller.renamed_weights.items():
+            start = f'{prefix}distiller.{old}'
+            for key in [key for key in state_dict if key.startswith(start)]:
+                state_dict[f'{prefix}distiller.{new}{key.removeprefix(start)}'] = state_dict.pop(
+                    key
+                )
         found = {k: v.shape for k, v in state_dict.items() if k.startswith(prefix)}
         expected = {k: v.shape for k, v in self.state_dict(prefix=prefix).items()}
         wrong = {

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 
 from mmrazor.registry import MODELS
+from torch import Tensor, nn
 
-from .mfef_distiller import MFEFDistiller
+from .fused_classifier import FusedClassifier, MapAdapters
+from .online_distiller import OnlineDistiller, Records, build_loss, one_per_student
 
 
 @MODELS.register_module()
-class FFLDistiller(MFEFDistiller):
+class FFLDistiller(OnlineDistiller):
     r"""The students' last maps are fused; the fused classifier and the students teach each other
     (Feature Fusion Learning, https://arxiv.org/abs/1904.09058).
 
@@ -19,13 +21,14 @@ class FFLDistiller(MFEFDistiller):
         L &= \sum_i \{\mathrm{CE}(z_i, y) + w\,\mathrm{KD}_\tau(\mathrm{sg}\,z_f \to z_i)\}
           + \mathrm{CE}(z_f, y) + w\,\mathrm{KD}_\tau(\mathrm{sg}\,\bar z \to z_f)
 
-    w is the ramp-up, :math:`\bar z` the mean of the students' logits. MFEF is FFL with every map
-    made more informative before the fusion, so FFL is :class:`MFEFDistiller` with that left out.
-    The original's students are either branches of one network, ``shared_stages`` of
-    :class:`OnlineDistill`, or networks of their own.
+    w is the ramp-up, :math:`\bar z` the mean of the students' logits. The students' own
+    cross-entropies are not repeated here: their heads compute them. The original's students are
+    either branches of one network, ``shared_stages`` of :class:`OnlineDistill`, or networks of
+    their own. :class:`MFEFDistiller` is FFL with every map made more informative before the fusion.
 
     Args:
-        in_channels: As in :class:`MFEFDistiller`, as is everything below.
+        in_channels: Channels of the recorded ``feature``: one number, or one for each student. Maps
+            of different shapes are brought to one by :class:`MapAdapters`.
         num_classes: K.
         fusion: Config of the feature fusion.
         head: Config of the fused classifier and its loss.
@@ -48,6 +51,8 @@ class FFLDistiller(MFEFDistiller):
         16228
     """
 
+    renamed_weights = FusedClassifier.RENAMED
+
     def __init__(
         self,
         in_channels: int | Sequence[int],
@@ -63,19 +68,33 @@ class FFLDistiller(MFEFDistiller):
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(
-            in_channels,
-            num_classes,
-            multi_scale=None,
-            attention=None,
-            fusion=fusion,
-            head=head,
-            loss_transfer=loss_transfer,
-            loss_ensemble=loss_ensemble,
-            tau=tau,
-            ramp_up_epochs=ramp_up_epochs,
-            detach_features=detach_features,
-            num_students=num_students,
-            recorders=recorders,
-            init_cfg=init_cfg,
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        self.num_classes = num_classes
+        self.detach_features = detach_features
+        self.adapters = MapAdapters(one_per_student(in_channels, num_students))
+        self.fused_classifier = FusedClassifier(
+            self.adapters.channels, num_students, num_classes, fusion, head
         )
+
+        def loss(cfg: dict | None, kind: str) -> nn.Module | None:
+            return None if cfg is None else build_loss(cfg, kind, tau)
+
+        self.loss_transfer = loss(loss_transfer, 'KLDivergence')
+        self.loss_ensemble = loss(loss_ensemble, 'EnsembleKLDivergence')
+
+    def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
+        """Losses of the fused classifier, and what it and the students teach each other."""
+        logits, w = records['logits'], self.ramp_up()
+        fused = self.fused_logits(records)
+        losses = dict(loss_fused=self.fused_classifier.loss(fused, labels))
+        if self.loss_ensemble:
+            losses['loss_ensemble'] = w * self.loss_ensemble(fused, logits)
+        if self.loss_transfer:
+            losses['loss_transfer'] = w * sum(self.loss_transfer(z, fused) for z in logits)
+        return losses
+
+    def fused_logits(self, records: Records) -> Tensor:
+        """Logits of the fused classifier, (B, K)."""
+        maps = [x.detach() if self.detach_features else x for x in records['feature']]
+        _, logits = self.fused_classifier(self.adapters(maps))
+        return logits

@@ -9,8 +9,8 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ...functional import shifted_map
-from ..builder import build
 from ..losses import AttentionMapLoss, DiversityLoss, WholeMapLoss
+from .fused_classifier import FusedClassifier
 from .online_distiller import (
     DEFAULT_RECORDERS,
     OnlineDistiller,
@@ -146,6 +146,7 @@ class FFSDDistiller(OnlineDistiller):
         **DEFAULT_RECORDERS,
     )
     stages = ('stage1', 'stage2', 'feature')
+    renamed_weights = FusedClassifier.RENAMED
 
     def __init__(
         self,
@@ -179,10 +180,7 @@ class FFSDDistiller(OnlineDistiller):
         self.in_channels = list(in_channels)
         self.num_classes = num_classes
         channels, common = self.in_channels[-1], num_students - 1
-        known = dict(in_channels=[channels] * common, out_channels=channels)
-        self.fusion = build(fusion, type='FeatureFusionConnector', **known)
-        known = dict(in_channels=channels, num_classes=num_classes)
-        self.head = build(head, type='mmpretrain.LinearClsHead', **known)
+        self.fused_classifier = FusedClassifier(channels, common, num_classes, fusion, head)
         self.widen = DepthwiseSeparableConvModule(
             channels, common * channels, 3, padding=1, norm_cfg=dict(type='BN'), inplace=False
         )
@@ -205,8 +203,7 @@ class FFSDDistiller(OnlineDistiller):
         leader_logits, *common_logits = records['logits']
         leader, *common = zip(*(records[stage] for stage in self.stages), strict=True)
         last = [maps[-1].detach() for maps in common]
-        fused_map = self.fused_map(records)
-        fused = self.classify(fused_map)
+        fused_map, fused = self.fused_classifier(last)
 
         leaders_decoder, *decoders = self.decoders
         pairs = list(zip(common[1:], last[:-1], decoders, strict=True))
@@ -229,21 +226,14 @@ class FFSDDistiller(OnlineDistiller):
             loss_mutual=self.loss_mutual(common_logits),
             loss_diversity=w * diversity,
             loss_shallow=w * shallow,
-            loss_fused=self.head.loss_module(fused, labels),
+            loss_fused=self.fused_classifier.loss(fused, labels),
             loss_ensemble=self.loss_ensemble(fused, common_logits),
             loss_transfer=self.loss_transfer(leader_logits, fused),
             loss_map=w * leading,
             loss_decoders=w * decoding,
         )
 
-    def fused_map(self, records: Records) -> Tensor:
-        """The common students' last maps, as constants, in one: (B, C, H, W)."""
-        return full_precision(self.fusion([x.detach() for x in records['feature'][1:]]))
-
-    def classify(self, fused_map: Tensor) -> Tensor:
-        """Logits (B, K) of the fused map: global average pooling and the head."""
-        return full_precision(self.head((fused_map.mean(dim=(2, 3)),)))
-
     def fused_logits(self, records: Records) -> Tensor:
         """Logits of the fused classifier, (B, K)."""
-        return self.classify(self.fused_map(records))
+        _, logits = self.fused_classifier([x.detach() for x in records['feature'][1:]])
+        return logits

@@ -2,58 +2,59 @@
 
 from collections.abc import Sequence
 
-import torch
 from mmengine.model import ModuleList
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
-from ...functional import resize, smallest_size
+from ...functional import ensemble_logits
 from ..builder import build
-from .online_distiller import (
-    OnlineDistiller,
-    Records,
-    build_loss,
-    check_maps,
-    full_precision,
-    one_per_student,
-)
+from .fused_classifier import FusedClassifier, MapAdapters, classify
+from .online_distiller import OnlineDistiller, Records, build_loss, one_per_student
 
 
 @MODELS.register_module()
 class MFEFDistiller(OnlineDistiller):
-    r"""Makes the students' feature maps more informative, fuses them, and lets the fused classifier
-    teach (MFEF, https://arxiv.org/abs/2206.08224).
+    r"""Makes the students' feature maps more informative, fuses them, and lets what is classified
+    from them teach (MFEF, https://arxiv.org/abs/2206.08224).
 
     Only the abstract of the paper is public, so the equations are a reconstruction; what is taken
     from where is in ``configs/mfef/README.md``, and every choice is an argument here. For the last
     feature map :math:`F_i` and logits :math:`z_i` of student i:
 
     .. math::
-        F'_i &= \mathrm{attention}(\mathrm{multi\_scale}(F_i)) \\
+        F'_i &= \mathrm{attention}(\mathrm{multi\_scale}(F_i)), \quad
+          z'_i = \mathrm{head}_i(\mathrm{GAP}(F'_i)) \\
         z_f &= \mathrm{head}(\mathrm{GAP}(\mathrm{fusion}(F'_1, \dots, F'_m))) \\
         L &= \sum_i \{\mathrm{CE}(z_i, y) + w\,\mathrm{KD}_\tau(\mathrm{sg}\,z_f \to z_i)\}
-          + \mathrm{CE}(z_f, y) + w\,\mathrm{KD}_\tau(\mathrm{sg}\,\bar z \to z_f)
+          + \mathrm{CE}(z_f, y) + w\,\mathrm{KD}_\tau(\mathrm{sg}\,\bar z \to z_f) \\
+          &+ \sum_i \{\mathrm{CE}(z'_i, y) + w\,\mathrm{KD}_\tau(\mathrm{sg}\,z'_i \to z_i)
+          + w\,\mathrm{KD}_\tau(\mathrm{sg}\,z_f \to z'_i)\}
 
+    The last line is of the enhanced classifiers, with which each student's more informative map
+    teaches the student itself; ``enhanced_head=None`` leaves it out.
     The students' own cross-entropies are not repeated here: their heads compute them. w is the
     ramp-up. A student's own path is left alone, so that what is deployed is the plain network.
 
     Args:
         in_channels: Channels of the recorded ``feature``: one number, or one for each student. Maps
-            of different channels are brought to the fewest by a ``MapAdapter``, maps of different
-            sizes to the smallest by average pooling; the log says so.
+            of different shapes are brought to one by :class:`MapAdapters`.
         num_classes: K.
         multi_scale: Config of the multi-scale feature extraction, one module a student; None for
             none.
         attention: Config of the dual attention, one module a student; None for none.
         fusion: Config of the feature fusion; None to average the maps instead.
         head: Config of the fused classifier and its loss.
+        enhanced_head: Config of each student's enhanced classifier and its loss; None for none.
         loss_transfer: Fused classifier teaches each student; None for none.
         loss_ensemble: Mean of the students' logits teaches the fused classifier; None for none.
+        loss_self: Each enhanced classifier teaches its own student; None for none.
+        loss_guide: Fused classifier teaches each enhanced classifier; None for none.
         loss_mutual: Students teach each other, over all pairs; None (the default) for none.
         loss_map: The fused map teaches each student's map; None (the default) for none.
         tau: Temperature of every term whose config does not set its own.
         ramp_up_epochs: R, in epochs; 0 for none.
-        detach_features: The fused classifier's loss does not reach the students.
+        detach_features: The losses of the fused and the enhanced classifiers do not reach the
+            students' backbones.
         num_students: m, filled in by :class:`OnlineDistill`.
         recorders: See :class:`OnlineDistiller`.
         init_cfg: Initialization config.
@@ -77,6 +78,8 @@ class MFEFDistiller(OnlineDistiller):
         ['loss_ensemble', 'loss_fused', 'loss_transfer']
     """
 
+    renamed_weights = FusedClassifier.RENAMED
+
     def __init__(
         self,
         in_channels: int | Sequence[int],
@@ -85,8 +88,11 @@ class MFEFDistiller(OnlineDistiller):
         attention: dict | None = dict(type='DualAttentionConnector'),
         fusion: dict | None = dict(type='FeatureFusionConnector'),
         head: dict = dict(type='mmpretrain.LinearClsHead'),
+        enhanced_head: dict | None = None,
         loss_transfer: dict | None = dict(type='KLDivergence'),
         loss_ensemble: dict | None = dict(type='EnsembleKLDivergence'),
+        loss_self: dict | None = dict(type='KLDivergence'),
+        loss_guide: dict | None = dict(type='KLDivergence'),
         loss_mutual: dict | None = None,
         loss_map: dict | None = None,
         tau: float = 3.0,
@@ -97,84 +103,97 @@ class MFEFDistiller(OnlineDistiller):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
-        self.in_channels = one_per_student(in_channels, num_students)
         self.num_classes = num_classes
         self.detach_features = detach_features
-        channels = min(self.in_channels)
+        self.adapters = MapAdapters(one_per_student(in_channels, num_students))
+        channels = self.adapters.channels
 
-        def one_each(cfg: dict | None, kind: str) -> ModuleList:
+        def one_each(cfg: dict | None, kind: str, **known) -> ModuleList:
             return ModuleList(
-                nn.Identity() if cfg is None else build(cfg, type=kind, in_channels=channels)
+                nn.Identity()
+                if cfg is None
+                else build(cfg, type=kind, in_channels=channels, **known)
                 for _ in range(num_students)
             )
 
         def loss(cfg: dict | None, kind: str) -> nn.Module | None:
             return None if cfg is None else build_loss(cfg, kind, tau)
 
-        self.adapters = ModuleList(self._adapter(i, channels) for i in range(num_students))
         self.multi_scale = one_each(multi_scale, 'MultiScaleConnector')
         self.attention = one_each(attention, 'DualAttentionConnector')
-        self.fusion: nn.Module | None = None
-        if fusion is not None:
-            known = dict(in_channels=[channels] * num_students, out_channels=channels)
-            self.fusion = build(fusion, type='FeatureFusionConnector', **known)
-        known = dict(in_channels=channels, num_classes=num_classes)
-        self.head = build(head, type='mmpretrain.LinearClsHead', **known)
+        self.fused_classifier = FusedClassifier(channels, num_students, num_classes, fusion, head)
+        self.enhanced_heads = ModuleList()
+        if enhanced_head is not None:
+            kind = 'mmpretrain.LinearClsHead'
+            self.enhanced_heads = one_each(enhanced_head, kind, num_classes=num_classes)
 
         self.loss_transfer = loss(loss_transfer, 'KLDivergence')
         self.loss_ensemble = loss(loss_ensemble, 'EnsembleKLDivergence')
+        self.loss_self = loss(loss_self, 'KLDivergence')
+        self.loss_guide = loss(loss_guide, 'KLDivergence')
         self.loss_mutual = loss(loss_mutual, 'MutualKLDivergence')
         self.loss_map = None if loss_map is None else build(loss_map, type='AttentionMapLoss')
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
-        """Losses of the fused classifier, and what it and the students teach each other."""
+        """Losses of the fused and enhanced classifiers, and what these and the students teach."""
         logits, w = records['logits'], self.ramp_up()
-        fused_map = self.fused_map(records)
-        fused = self.classify(fused_map)
+        maps = self.informative_maps(records)
+        fused_map, fused = self.fused_classifier(maps)
 
-        losses = dict(loss_fused=self.head.loss_module(fused, labels))
+        losses = dict(loss_fused=self.fused_classifier.loss(fused, labels))
         if self.loss_ensemble:
             losses['loss_ensemble'] = w * self.loss_ensemble(fused, logits)
         if self.loss_transfer:
             losses['loss_transfer'] = w * sum(self.loss_transfer(z, fused) for z in logits)
+        if self.enhanced_heads:
+            losses.update(self.enhanced_losses(maps, logits, fused, labels))
         if self.loss_mutual:
             losses['loss_mutual'] = w * self.loss_mutual(logits)
         if self.loss_map:
             losses['loss_map'] = w * sum(self.loss_map(x, fused_map) for x in records['feature'])
         return losses
 
-    def fused_map(self, records: Records) -> Tensor:
-        """The students' processed maps as one, (B, C, H, W)."""
-        check_maps(records['feature'], self.in_channels)
-        self._log_sizes(records['feature'])
-        maps = [x.detach() if self.detach_features else x for x in records['feature']]
-        size = smallest_size(maps)
-        maps = [adapt(resize(x, size)) for adapt, x in zip(self.adapters, maps, strict=True)]
-        maps = [extract(x) for extract, x in zip(self.multi_scale, maps, strict=True)]
-        maps = [attend(x) for attend, x in zip(self.attention, maps, strict=True)]
-        return torch.stack(maps).mean(dim=0) if self.fusion is None else self.fusion(maps)
+    def enhanced_losses(
+        self, maps: Sequence[Tensor], logits: Sequence[Tensor], fused: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of the enhanced classifiers, and what they learn and teach."""
+        enhanced, w = self.enhanced_logits(maps), self.ramp_up()
+        own = [
+            head.loss_module(z, labels)
+            for head, z in zip(self.enhanced_heads, enhanced, strict=True)
+        ]
+        losses = dict(loss_enhanced=sum(own))
+        if self.loss_self:
+            pairs = zip(logits, enhanced, strict=True)
+            losses['loss_self'] = w * sum(self.loss_self(z, better) for z, better in pairs)
+        if self.loss_guide:
+            losses['loss_guide'] = w * sum(self.loss_guide(z, fused) for z in enhanced)
+        return losses
 
-    def classify(self, fused_map: Tensor) -> Tensor:
-        """Logits (B, K) of the fused map: global average pooling and the head."""
-        return full_precision(self.head((fused_map.mean(dim=(2, 3)),)))
+    def informative_maps(self, records: Records) -> list[Tensor]:
+        """The students' maps of one shape, after extraction and attention: m of (B, C, H, W)."""
+        maps = [x.detach() if self.detach_features else x for x in records['feature']]
+        maps = [
+            extract(x) for extract, x in zip(self.multi_scale, self.adapters(maps), strict=True)
+        ]
+        return [attend(x) for attend, x in zip(self.attention, maps, strict=True)]
+
+    def enhanced_logits(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Logits of the enhanced classifiers, m of (B, K)."""
+        return [classify(head, x) for head, x in zip(self.enhanced_heads, maps, strict=True)]
 
     def fused_logits(self, records: Records) -> Tensor:
         """Logits of the fused classifier, (B, K)."""
-        return self.classify(self.fused_map(records))
+        _, logits = self.fused_classifier(self.informative_maps(records))
+        return logits
 
-    def _adapter(self, student: int, channels: int) -> nn.Module:
-        if self.in_channels[student] == channels:
-            return nn.Identity()
-        self.log(
-            f'the map of student{student} goes from {self.in_channels[student]} to {channels} '
-            'channels through a MapAdapter (1x1 convolution)'
-        )
-        return build(
-            dict(type='MapAdapter', in_channels=self.in_channels[student], out_channels=channels)
-        )
-
-    def _log_sizes(self, maps: Sequence[Tensor]) -> None:
-        sizes = [tuple(map(int, x.shape[2:])) for x in maps]
-        if len(set(sizes)) > 1 and not getattr(self, '_sizes_logged', False):
-            self._sizes_logged = True
-            self.log(f'maps of {sizes} pixels are average-pooled to {smallest_size(maps)}')
+    def auxiliary_logits(self, records: Records) -> dict[str, Tensor]:
+        """Logits (B, K) of the fused classifier, the enhanced ones and the mean of these."""
+        maps = self.informative_maps(records)
+        _, fused = self.fused_classifier(maps)
+        found = dict(fused=fused)
+        if self.enhanced_heads:
+            enhanced = self.enhanced_logits(maps)
+            found.update({f'enhanced{i}': z for i, z in enumerate(enhanced)})
+            found['enhanced_ensemble'] = ensemble_logits(enhanced)
+        return found

@@ -100,6 +100,8 @@ class OnlineDistiller(BaseDistiller):
     """
 
     default_recorders: dict[str, dict] = DEFAULT_RECORDERS
+    renamed_weights: dict[str, str] = {}
+    """Starts of weights' names that older checkpoints have: name then -> name now."""
 
     def __init__(
         self,
@@ -144,6 +146,11 @@ class OnlineDistiller(BaseDistiller):
     def fused_logits(self, records: Records) -> Tensor | None:
         """Logits (B, K) of the method's own classifier over all students, if it has one."""
         return None
+
+    def auxiliary_logits(self, records: Records) -> dict[str, Tensor]:
+        """Logits (B, K) of all classifiers of the method's own, by name; none in some methods."""
+        fused = self.fused_logits(records)
+        return {} if fused is None else dict(fused=fused)
 
     def set_up(self, students: Sequence[BaseModel]) -> None:
         """Make what the method needs of the students; called once, when all of them are there."""

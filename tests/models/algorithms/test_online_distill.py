@@ -126,7 +126,7 @@ def test_later_initialisation_honours_init_cfg_and_keeps_the_students():
     model = online(head=dict(init_cfg=init_cfg))
     before = copy.deepcopy(model)
     model.init_weights()  # as the runner does
-    assert (model.distiller.head.fc.weight == 0.25).all()
+    assert (model.distiller.fused_classifier.head.fc.weight == 0.25).all()
     for one, other in zip(model.students, before.students, strict=True):
         assert equal(one, other)
     constant = student()

@@ -122,8 +122,9 @@ def test_ffl_is_the_class_bit_for_bit(students):
     ffl = FFLDistiller(in_channels=8, num_classes=3, num_students=students)
     configured = ConfigurableOnlineDistiller(**ffl_config(students))
     parts = configured.connectors
-    parts['fused'].load_state_dict(ffl.fusion.state_dict())
-    parts['classified'].load_state_dict(ffl.head.state_dict())
+    fused = ffl.fused_classifier
+    parts['fused'].load_state_dict(fused.fusion.state_dict())
+    parts['classified'].load_state_dict(fused.head.state_dict())
 
     recorded = records(students)
     expected = ffl.compute_distill_losses(recorded, LABELS)
@@ -132,7 +133,7 @@ def test_ffl_is_the_class_bit_for_bit(students):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert_same(
         gradients({k: found[k] for k in sorted(found)}, recorded, *parts.values()),
-        gradients({k: expected[k] for k in sorted(found)}, recorded, ffl.fusion, ffl.head),
+        gradients({k: expected[k] for k in sorted(found)}, recorded, fused.fusion, fused.head),
     )
     ffl.eval(), configured.eval()
     assert torch.equal(configured.fused_logits(recorded), ffl.fused_logits(recorded))

@@ -9,13 +9,17 @@ from mfef_mmrazor.models import FFLDistiller, MFEFDistiller
 def ffl(students=2, kind=FFLDistiller, **options):
     torch.manual_seed(0)
     distiller = kind(16, 5, num_students=students, **options)
-    nn.init.normal_(distiller.head.fc.weight)  # far from uniform, so that no loss is near zero
+    nn.init.normal_(
+        distiller.fused_classifier.head.fc.weight
+    )  # far from uniform, so that no loss is near zero
     return distiller.double()
 
 
 def classify_fused(distiller, maps):
-    x = separable(distiller.fusion.fuse, torch.cat(maps, dim=1)).mean(dim=(2, 3))
-    return x @ distiller.head.fc.weight.t() + distiller.head.fc.bias
+    x = separable(distiller.fused_classifier.fusion.fuse, torch.cat(maps, dim=1)).mean(dim=(2, 3))
+    return (
+        x @ distiller.fused_classifier.head.fc.weight.t() + distiller.fused_classifier.head.fc.bias
+    )
 
 
 @pytest.mark.parametrize('students', [2, 3, 4])

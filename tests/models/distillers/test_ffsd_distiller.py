@@ -22,7 +22,7 @@ WEIGHTS = dict(diversity_weight=30.0, fusion_weight=70.0, decoder_weight=50.0, r
 def ffsd(common=2, **options):
     torch.manual_seed(0)
     distiller = FFSDDistiller([4, 8, 16], 5, num_students=common + 1, **{**WEIGHTS, **options})
-    nn.init.normal_(distiller.head.fc.weight)
+    nn.init.normal_(distiller.fused_classifier.head.fc.weight)
     for module in distiller.modules():
         if isinstance(module, nn.BatchNorm2d):  # as if it had been trained for a while
             nn.init.normal_(module.running_mean)
@@ -104,9 +104,13 @@ def by_hand(distiller, caught):
     z_leader, *z = caught['logits']
     leader, *common = zip(caught['stage1'], caught['stage2'], caught['feature'], strict=True)
     fused_map = separable(
-        distiller.fusion.fuse, torch.cat([maps[2].detach() for maps in common], dim=1)
+        distiller.fused_classifier.fusion.fuse,
+        torch.cat([maps[2].detach() for maps in common], dim=1),
     )
-    fused = fused_map.mean(dim=(2, 3)) @ distiller.head.fc.weight.T + distiller.head.fc.bias
+    fused = (
+        fused_map.mean(dim=(2, 3)) @ distiller.fused_classifier.head.fc.weight.T
+        + distiller.fused_classifier.head.fc.bias
+    )
     m = len(common)
 
     def shallow(maps, decoder, hint):
@@ -175,7 +179,10 @@ def test_no_loss_reaches_what_another_optimizer_of_the_original_trains(epoch):
     epoch(80)
     distiller, caught = ffsd(3), caught_of(3)
     inputs = {f'student{i}': [xs[i] for xs in caught.values()] for i in range(4)}
-    inputs['fusion'] = [*distiller.fusion.parameters(), *distiller.head.parameters()]
+    inputs['fusion'] = [
+        *distiller.fused_classifier.fusion.parameters(),
+        *distiller.fused_classifier.head.parameters(),
+    ]
     inputs['widen'] = list(distiller.widen.parameters())
     inputs.update({f'decoder{i}': list(x.parameters()) for i, x in enumerate(distiller.decoders)})
     reached = {}

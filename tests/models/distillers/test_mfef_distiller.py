@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmpretrain.structures import DataSample
+from reference import assert_same, batch_norm, cross_entropy, kd, separable
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ from mfef_mmrazor.models import (
 )
 
 PLAIN = dict(multi_scale=None, attention=None)
-AUXILIARY = ['adapters', 'multi_scale', 'attention', 'fusion', 'head']
+AUXILIARY = ['adapters', 'multi_scale', 'attention', 'fused_classifier']
 LABELS = torch.tensor([0, 3, 1, 4, 2])
 
 
@@ -31,7 +32,9 @@ def epoch():
 def mfef(in_channels=16, num_classes=5, attention=dict(reduction=4), **options):
     torch.manual_seed(0)
     distiller = MFEFDistiller(in_channels, num_classes, attention=attention, **options)
-    nn.init.normal_(distiller.head.fc.weight)  # far from uniform, so that no loss is near zero
+    nn.init.normal_(
+        distiller.fused_classifier.head.fc.weight
+    )  # far from uniform, so that no loss is near zero
     return distiller.double()
 
 
@@ -47,6 +50,11 @@ def records(students=2, channels=16, size=6, classes=5):
         logits=[leaf(5, classes) for _ in range(students)],
         feature=[leaf(5, channels, size, size) for _ in range(students)],
     )
+
+
+def map_of(distiller, caught):
+    fused_map, _ = distiller.fused_classifier(distiller.informative_maps(caught))
+    return fused_map
 
 
 def has_gradient(module):
@@ -128,9 +136,9 @@ def test_maps_go_through_multi_scale_then_attention_then_fusion_then_the_head(st
     maps = [
         distiller.attention[i](distiller.multi_scale[i](x)) for i, x in enumerate(caught['feature'])
     ]
-    fused_map = distiller.fusion(maps)
-    assert torch.equal(distiller.fused_map(caught), fused_map)
-    expected = distiller.head.fc(fused_map.flatten(2).mean(dim=2))
+    fused_map = distiller.fused_classifier.fusion(maps)
+    assert torch.equal(map_of(distiller, caught), fused_map)
+    expected = distiller.fused_classifier.head.fc(fused_map.flatten(2).mean(dim=2))
     assert torch.allclose(distiller.fused_logits(caught), expected, rtol=0, atol=1e-12)
     assert len({id(module) for module in [*distiller.multi_scale, *distiller.attention]}) == (
         2 * students
@@ -140,7 +148,106 @@ def test_maps_go_through_multi_scale_then_attention_then_fusion_then_the_head(st
 def test_without_fusion_the_maps_are_averaged():
     distiller, caught = mfef(**PLAIN, fusion=None), records()
     first, second = caught['feature']
-    assert torch.allclose(distiller.fused_map(caught), (first + second) / 2)
+    assert torch.allclose(map_of(distiller, caught), (first + second) / 2)
+
+
+def hierarchical_split(module, x):
+    """The multi-scale block group by group, its 3x3 convolutions as nine shifts."""
+    first, *groups = x.split(module.width, dim=1)
+    kept, passed = [first], first[:, :0]
+    for group, block in zip(groups, module.convs, strict=True):
+        joined = torch.cat([group, passed], dim=1)
+        height, width = joined.shape[2:]
+        padded, weight = F.pad(joined, (1, 1, 1, 1)), block.conv.weight
+        y = sum(
+            torch.einsum(
+                'oc,bchw->bohw', weight[:, :, i, j], padded[..., i : i + height, j : j + width]
+            )
+            for i in range(3)
+            for j in range(3)
+        )
+        y = batch_norm(y, block.bn).clamp(min=0)
+        last = group is groups[-1]
+        half = len(y[0]) if last else len(y[0]) - len(y[0]) // 2
+        kept.append(y[:, :half])
+        passed = y[:, half:]
+    return torch.cat(kept, dim=1)
+
+
+def adapted(adapter, x, size):
+    """Average pooling to the size, then the 1x1 convolution of a MapAdapter, if there is one."""
+    x = F.adaptive_avg_pool2d(x, size)
+    if isinstance(adapter, nn.Identity):
+        return x
+    x = torch.einsum('oc,bchw->bohw', adapter.conv.conv.weight[:, :, 0, 0], x)
+    return batch_norm(x, adapter.conv.bn).clamp(min=0)
+
+
+@pytest.mark.parametrize(
+    'in_channels, sizes',
+    [([16] * 2, [6] * 2), ([16] * 3, [6] * 3), ([16] * 4, [6] * 4), ([24, 16], [6, 3])],
+)
+def test_the_enhanced_classifiers_learn_and_teach(in_channels, sizes, epoch):
+    epoch(40)
+    students = len(in_channels)
+    distiller = mfef(
+        in_channels,
+        num_students=students,
+        attention=None,
+        enhanced_head=dict(),
+        loss_self=dict(loss_weight=2.0),
+        loss_guide=dict(tau=2.0),
+    )
+    for head in distiller.enhanced_heads:
+        nn.init.normal_(head.fc.weight)
+    caught = records(students)
+    generator = torch.Generator().manual_seed(2)
+    caught['feature'] = [
+        torch.randn(5, c, s, s, dtype=torch.float64, generator=generator).requires_grad_()
+        for c, s in zip(in_channels, sizes, strict=True)
+    ]
+    losses = distiller.compute_distill_losses(caught, LABELS)
+
+    def classified(head, x):
+        return x.flatten(2).sum(dim=2) / x[0, 0].numel() @ head.fc.weight.t() + head.fc.bias
+
+    z, w, size = caught['logits'], 0.2865047968601901, (min(sizes), min(sizes))
+    maps = [
+        hierarchical_split(extract, adapted(adapter, x, size))
+        for extract, adapter, x in zip(
+            distiller.multi_scale, distiller.adapters, caught['feature'], strict=True
+        )
+    ]
+    fused_map = separable(distiller.fused_classifier.fusion.fuse, torch.cat(maps, dim=1))
+    fused = classified(distiller.fused_classifier.head, fused_map)
+    enhanced = [classified(h, x) for h, x in zip(distiller.enhanced_heads, maps, strict=True)]
+    expected = dict(
+        loss_fused=cross_entropy(fused),
+        loss_ensemble=w * kd(sum(z) / students, fused, 3.0),
+        loss_transfer=w * sum(kd(fused, x, 3.0) for x in z),
+        loss_enhanced=sum(cross_entropy(x) for x in enhanced),
+        loss_self=2 * w * sum(kd(e, x, 3.0) for e, x in zip(enhanced, z, strict=True)),
+        loss_guide=w * sum(kd(fused, e, 2.0) for e in enhanced),
+    )
+    assert_same(losses, expected, distiller, caught)
+
+    found = distiller.auxiliary_logits(caught)
+    assert list(found)[1:] == [*(f'enhanced{i}' for i in range(students)), 'enhanced_ensemble']
+    torch.testing.assert_close(found['fused'], fused)
+    torch.testing.assert_close(found['enhanced1'], enhanced[1])
+    torch.testing.assert_close(found['enhanced_ensemble'], sum(enhanced) / students)
+
+
+def test_terms_of_the_enhanced_classifiers_can_be_dropped():
+    without = mfef()
+    bare = mfef(enhanced_head=dict(), loss_self=None, loss_guide=None)
+    bare.load_state_dict(without.state_dict(), strict=False)
+    assert list(without.auxiliary_logits(records())) == ['fused']
+    expected = without.compute_distill_losses(records(), LABELS)
+    losses = bare.compute_distill_losses(records(), LABELS)
+    assert losses.pop('loss_enhanced') > 0
+    assert losses.keys() == expected.keys()
+    assert all(torch.equal(losses[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize('students', [2, 3])
@@ -151,7 +258,7 @@ def test_every_term_is_what_it_is_called(students, epoch):
     )
     caught = records(students)
     z, fused = caught['logits'], distiller.fused_logits(caught)
-    fused_map, w = distiller.fused_map(caught), 0.2865047969
+    fused_map, w = map_of(distiller, caught), 0.2865047969
 
     def attention(x):
         energy = x.pow(2).sum(dim=1).flatten(1)
@@ -212,11 +319,11 @@ def test_swapping_the_students_leaves_the_loss_as_it_is(epoch):
             index, _, rest = name.partition('.')
             state[f'{part}.{1 - int(index)}.{rest}'] = value
     halves = torch.cat([torch.arange(16, 32), torch.arange(16)])
-    for name, value in distiller.fusion.state_dict().items():
+    for name, value in distiller.fused_classifier.fusion.state_dict().items():
         if 'pointwise_conv.conv' in name:
-            state[f'fusion.{name}'] = value[:, halves]
+            state[f'fused_classifier.fusion.{name}'] = value[:, halves]
         elif 'depthwise_conv' in name and value.dim():
-            state[f'fusion.{name}'] = value[halves]
+            state[f'fused_classifier.fusion.{name}'] = value[halves]
     swapped.load_state_dict(state)
     caught = records()
     losses = distiller.compute_distill_losses(caught, LABELS)
@@ -240,7 +347,7 @@ class TestGradientRouting:
     """On real students, one backward pass a test."""
 
     @staticmethod
-    def setup(detach_features=False):
+    def setup(detach_features=False, **options):
         torch.manual_seed(0)
         student = dict(
             type='mmpretrain.ImageClassifier',
@@ -249,7 +356,11 @@ class TestGradientRouting:
             head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
         )
         distiller = dict(
-            type='MFEFDistiller', in_channels=64, num_classes=10, detach_features=detach_features
+            type='MFEFDistiller',
+            in_channels=64,
+            num_classes=10,
+            detach_features=detach_features,
+            **options,
         )
         model = OnlineDistill(students=[student, student], distiller=distiller)
         inputs = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -287,6 +398,38 @@ class TestGradientRouting:
             assert has_gradient(student.backbone) != detach_features
         assert all(has_gradient(getattr(model.distiller, part)) for part in AUXILIARY[1:])
 
+    # term -> what has a gradient: students' backbones and heads, extraction, enhanced heads, fusion
+    ENHANCED = {
+        'loss_enhanced': [True, False, True, True, False],
+        'loss_self': [True, True, False, False, False],
+        'loss_guide': [True, False, True, True, False],
+        'loss_transfer': [True, True, False, False, False],
+        'loss_fused': [True, False, True, False, True],
+    }
+
+    @pytest.mark.parametrize('term', ENHANCED)
+    def test_who_learns_from_which_term_of_the_enhanced_classifiers(self, term):
+        model, inputs, samples = self.setup(enhanced_head=dict())
+        model.loss(inputs, samples)[f'distill.{term}'].backward()
+        parts = [
+            *zip(*((student.backbone, student.head) for student in model.students), strict=True),
+            *(getattr(model.distiller, name) for name in ('multi_scale', 'enhanced_heads')),
+            [model.distiller.fused_classifier],
+        ]
+        for part, learns in zip(parts, self.ENHANCED[term], strict=True):
+            assert {has_gradient(module) for module in part} == {learns}
+
+    def test_an_enhanced_classifier_teaches_its_own_student_alone(self):
+        model, inputs, samples = self.setup(enhanced_head=dict())
+        records = []
+        compute = model.distiller.compute_distill_losses
+        model.distiller.compute_distill_losses = lambda r, y: records.append(r) or compute(r, y)
+        model.loss(inputs, samples)
+        maps = model.distiller.informative_maps(records[0])
+        enhanced = model.distiller.enhanced_logits(maps)
+        model.distiller.loss_self(records[0]['logits'][1], enhanced[1]).backward()
+        assert [has_gradient(student) for student in model.students] == [False, True]
+
     @pytest.mark.parametrize('detach_features', [False, True])
     def test_detached_students_get_the_gradient_of_their_own_losses_alone(self, detach_features):
         gradients = []
@@ -311,7 +454,7 @@ def test_maps_of_other_channels_and_sizes_are_adapted_and_the_log_says_so(
         other = torch.randn(5, 24, 3, 3, dtype=torch.float64)
         caught['feature'][adapted] = other
         for _ in range(2):
-            fused_map = distiller.fused_map(caught)
+            fused_map = map_of(distiller, caught)
     finally:
         logger.removeHandler(caplog.handler)
     assert fused_map.shape == (5, 16, 3, 3)
@@ -319,7 +462,7 @@ def test_maps_of_other_channels_and_sizes_are_adapted_and_the_log_says_so(
     assert kinds == ([nn.Identity, MapAdapter] if adapted else [MapAdapter, nn.Identity])
     messages = [record.getMessage() for record in caplog.records if record.levelname == 'INFO']
     assert messages[0].startswith(
-        f'MFEFDistiller: the map of student{adapted} goes from 24 to 16 channels through a Map'
+        f'MapAdapters: the feature map of student{adapted} goes from 24 to 16 channels through a'
     )
     assert 'average-pooled to (3, 3)' in messages[1] and len(messages) == 2
 
@@ -357,4 +500,4 @@ def test_a_map_other_than_announced(shape):
 def test_a_misspelt_part():
     with pytest.raises(TypeError, match="FeatureFusionConnector has no argument 'out_chanels'"):
         mfef(fusion=dict(out_chanels=8))
-    assert isinstance(mfef().fusion, FeatureFusionConnector)
+    assert isinstance(mfef().fused_classifier.fusion, FeatureFusionConnector)
