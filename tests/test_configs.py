@@ -10,7 +10,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
 
-from mfef_mmrazor.apis.checks import check_teacher
+from mfef_mmrazor.apis.checkpoints import check_teacher
 from mfef_mmrazor.models.builder import build
 
 CONFIGS = Path(__file__).parents[1] / 'configs'

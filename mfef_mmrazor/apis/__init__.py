@@ -1,9 +1,10 @@
 from .compare import compare
+from .config import load_config
 from .errors import user_errors
 from .export import export
 from .networks import count_networks
 from .report import report
-from .train import load_config, test, train
+from .train import test, train
 
 __all__ = [
     'compare',

@@ -18,9 +18,12 @@ from mmengine.config import Config
 
 from ..engine.results import write_json
 from ..models.builder import nearest
-from .checks import check_data, check_folder, check_teacher, check_training, value_at
+from .checkpoints import check_teacher
+from .checks import check_folder, check_training
+from .config import load_config, value_at
+from .data_checks import check_data
 from .report import COMPARISON, report, run_folder
-from .train import load_config, train
+from .train import train
 
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
 CONDITIONS = (

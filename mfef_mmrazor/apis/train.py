@@ -2,96 +2,18 @@
 
 import copy
 import logging
-import platform
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
-from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .. import compat
-from .checks import (
-    check_config,
-    check_data,
-    check_folder,
-    check_model,
-    check_options,
-    check_ramp_up,
-    check_teacher,
-    check_training,
-)
+from .checkpoints import check_model, check_teacher
+from .checks import check_folder, check_ramp_up, check_training
+from .data_checks import check_data
 
 # what mmengine's messages that are a line a weight have in common
 PER_WEIGHT = ('paramwise_options', 'skipped since its requires_grad=False')
-
-
-def load_config(
-    config: str | Path,
-    work_dir: str | Path | None = None,
-    cfg_options: dict | None = None,
-    seed: int | None = None,
-    amp: bool = False,
-    launcher: str = 'none',
-) -> Config:
-    """Read a config file and apply what was said on the command line.
-
-    Args:
-        config: Path of the config file.
-        work_dir: Where the run's files go; by default the config's, or ``work_dirs/<config name>``.
-        cfg_options: Values to override, by dotted key.
-        seed: Of the initial weights, the data order and the augmentation.
-        amp: Mixed precision for training and scoring: bf16 on the CPU, mmengine's own elsewhere.
-        launcher: mmengine's launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        KeyError: A top-level key is unknown and looks like a misspelt one, or an option is of none.
-        ValueError: The file is no Python, or uses a name that it does not set; or ``amp`` is asked
-            for, but the config has an optimizer wrapper of its own.
-    """
-    if not Path(config).is_file():
-        raise FileNotFoundError(f'config file not found: {config}')
-    try:
-        cfg = Config.fromfile(config)
-    except (SyntaxError, NameError) as error:
-        raise ValueError(f'{config}: {error}') from None
-    check_config(cfg)
-    check_options(cfg_options or {}, cfg)
-    cfg.merge_from_dict(cfg_options or {})
-    cfg.launcher = launcher
-    if work_dir is not None:
-        cfg.work_dir = str(work_dir)
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = f'work_dirs/{Path(config).stem}'
-    if seed is not None:
-        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
-    if amp:
-        use_amp(cfg)
-    return cfg
-
-
-def use_amp(cfg: Config) -> None:
-    """Switch a config to mixed precision."""
-    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper', 'mmrazor.BFloat16OptimWrapper'):
-        raise ValueError(
-            f'amp: the config has optim_wrapper.type={wrapper!r}; it can only replace OptimWrapper'
-        )
-    if torch.cuda.is_available():
-        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
-    else:
-        if not torch.cpu._is_avx512_bf16_supported() and platform.machine() == 'x86_64':
-            print_log(
-                'amp: this CPU has no bf16 instructions; training is likely slower with --amp '
-                'than without',
-                level=logging.WARNING,
-            )
-        cfg.optim_wrapper.pop('loss_scale', None)
-        cfg.optim_wrapper.type = 'mmrazor.BFloat16OptimWrapper'
-    for loop in ('val_cfg', 'test_cfg'):
-        if cfg.get(loop) is not None:
-            cfg[loop].fp16 = True
 
 
 def train(cfg: Config, resume: bool = False) -> Runner:

@@ -210,22 +210,6 @@ def test_a_mistake_is_one_line(mistake, tmp_path, capsys):
         assert not (tmp_path / 'run').exists()
 
 
-def test_a_file_in_the_place_of_the_work_dir(tmp_path, capsys):
-    (tmp_path / 'file').touch()
-    with pytest.raises(SystemExit), user_errors():
-        train(config(tmp_path / 'file/run'))
-    assert f'{tmp_path}/file is a file, expected a folder' in capsys.readouterr().err
-
-
-def test_a_config_that_is_no_python(tmp_path):
-    (tmp_path / 'half.py').write_text('model = dict(')
-    with pytest.raises(ValueError, match='half.py: '):
-        load_config(tmp_path / 'half.py')
-    (tmp_path / 'name.py').write_text('model = modle')
-    with pytest.raises(ValueError, match="name.py: name 'modle' is not defined"):
-        load_config(tmp_path / 'name.py')
-
-
 def test_a_ramp_up_longer_than_the_training_is_warned_of(finished, tmp_path, capsys):
     train(config(tmp_path, model__distiller__ramp_up_epochs=80), resume=True)
     assert 'ramp_up_epochs=80, but the training has 2 epochs' in capsys.readouterr().out
@@ -295,10 +279,3 @@ def test_the_tools_from_another_folder(tmp_path):
     )  # fmt: skip
     assert run.returncode == 2 and 'Traceback' not in run.stderr
     assert run.stderr.endswith('error: checkpoint not found: run/epoch_2.pthx\n')
-
-
-def test_a_misspelt_key_of_a_config_file(tmp_path):
-    path = tmp_path / 'config.py'
-    path.write_text(f'_base_ = [{str(CONFIG)!r}]\nparam_schedulers = []\n')
-    with pytest.raises(KeyError, match="unknown top-level key 'param_schedulers'.*param_scheduler"):
-        load_config(path)

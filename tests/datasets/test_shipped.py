@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from pictures import write_tree
 
 from mfef_mmrazor.apis import load_config, train
-from mfef_mmrazor.apis.checks import check_data, inner_datasets
+from mfef_mmrazor.apis.data_checks import check_data, inner_datasets
 from mfef_mmrazor.models.builder import build
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

@@ -1,0 +1,132 @@
+"""Reads a config file, applies the command line to it and checks its keys."""
+
+import logging
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from ..models.builder import nearest
+
+# what Runner.from_cfg reads, and what else OpenMMLab's own configs have at the top level
+KNOWN_KEYS = {
+    'auto_scale_lr', 'cfg', 'custom_hooks', 'custom_imports', 'data_preprocessor', 'default_hooks',
+    'default_scope', 'env_cfg', 'experiment_name', 'launcher', 'load_from', 'log_level',
+    'log_processor', 'model', 'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler',
+    'randomness', 'resume', 'runner_type', 'test_cfg', 'test_dataloader', 'test_evaluator',
+    'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader', 'val_evaluator', 'vis_backends',
+    'visualizer', 'work_dir',
+}  # fmt: skip
+
+
+def load_config(
+    config: str | Path,
+    work_dir: str | Path | None = None,
+    cfg_options: dict | None = None,
+    seed: int | None = None,
+    amp: bool = False,
+    launcher: str = 'none',
+) -> Config:
+    """Read a config file and apply what was said on the command line.
+
+    Args:
+        config: Path of the config file.
+        work_dir: Where the run's files go; by default the config's, or ``work_dirs/<config name>``.
+        cfg_options: Values to override, by dotted key.
+        seed: Of the initial weights, the data order and the augmentation.
+        amp: Mixed precision for training and scoring: bf16 on the CPU, mmengine's own elsewhere.
+        launcher: mmengine's launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        KeyError: A top-level key is unknown and looks like a misspelt one, or an option is of none.
+        ValueError: The file is no Python, or uses a name that it does not set; or ``amp`` is asked
+            for, but the config has an optimizer wrapper of its own.
+    """
+    if not Path(config).is_file():
+        raise FileNotFoundError(f'config file not found: {config}')
+    try:
+        cfg = Config.fromfile(config)
+    except (SyntaxError, NameError) as error:
+        raise ValueError(f'{config}: {error}') from None
+    check_config(cfg)
+    check_options(cfg_options or {}, cfg)
+    cfg.merge_from_dict(cfg_options or {})
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = str(work_dir)
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = f'work_dirs/{Path(config).stem}'
+    if seed is not None:
+        cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
+    if amp:
+        use_amp(cfg)
+    return cfg
+
+
+def use_amp(cfg: Config) -> None:
+    """Switch a config to mixed precision."""
+    wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper', 'mmrazor.BFloat16OptimWrapper'):
+        raise ValueError(
+            f'amp: the config has optim_wrapper.type={wrapper!r}; it can only replace OptimWrapper'
+        )
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+    else:
+        if not torch.cpu._is_avx512_bf16_supported() and platform.machine() == 'x86_64':
+            print_log(
+                'amp: this CPU has no bf16 instructions; training is likely slower with --amp '
+                'than without',
+                level=logging.WARNING,
+            )
+        cfg.optim_wrapper.pop('loss_scale', None)
+        cfg.optim_wrapper.type = 'mmrazor.BFloat16OptimWrapper'
+    for loop in ('val_cfg', 'test_cfg'):
+        if cfg.get(loop) is not None:
+            cfg[loop].fp16 = True
+
+
+def check_config(cfg: Config) -> None:
+    """Raise a ``KeyError`` for a top-level key that looks like a misspelt one.
+
+    mmengine accepts ``param_schedulers`` in silence, and trains without a schedule. Helper
+    variables of a config's own are left alone.
+    """
+    for key in set(cfg.keys()) - KNOWN_KEYS:
+        hint = nearest(key, KNOWN_KEYS, cutoff=0.85)
+        if hint:
+            raise KeyError(
+                f'unknown top-level key {key!r} in the config{hint}. '
+                'If it is a variable of your own, give it a name less like them.'
+            )
+
+
+def check_options(options: dict, cfg: Config) -> None:
+    """Raise a ``KeyError`` for an option, by dotted key, that nothing would read."""
+    known = KNOWN_KEYS | {'data_hint'}
+    used = {'cfg', 'vis_backends', *({'data_preprocessor'} & set(cfg.get('model') or {}))}
+    parts = ', '.join(sorted(known & set(cfg) - used))
+    for option in options:
+        part = option.split('.')[0]
+        if part in (set(cfg) - known) | used:
+            raise KeyError(
+                f'option {option!r} would change nothing: the config has used its variable '
+                f'{part!r} already. Set what it was used for, in one of {parts}'
+            )
+        if part not in known:
+            raise KeyError(
+                f'option {option!r} is of no part of the config{nearest(option, known)}; its parts '
+                f'are {parts}'
+            )
+
+
+def value_at(cfg: Config, name: str) -> Any:
+    """What is at a dotted key, None if there is nothing."""
+    value: Any = cfg
+    for key in name.split('.'):
+        value = value.get(key) if isinstance(value, (Config, dict)) else None
+    return value

@@ -1,0 +1,134 @@
+"""Turns the config of an online distillation into that of one student, as mmpretrain reads it."""
+
+import copy
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain import get_model
+from mmpretrain.registry import TRANSFORMS
+from torch import Tensor, nn
+
+from .data_checks import inner_datasets
+
+
+def deployed_student(
+    cfg: dict, i: int, weights: dict[str, Tensor], classes: Sequence[str] | None
+) -> tuple[nn.Module, Config]:
+    """A student as mmpretrain builds it by itself, with the trained weights; and its config."""
+    model = without_initial_weights(cfg['model']['students'][i])
+    scope = model.pop('_scope_', model['type'].rpartition('.')[0]) or 'mmrazor'
+    if scope != 'mmpretrain':
+        model['_scope_'] = scope
+    model['data_preprocessor'] = preprocessor_config(cfg)
+    pipeline = image_pipeline(cfg)
+    if not _loaders(pipeline):
+        pipeline = [dict(type='LoadImageFromFile'), *pipeline]
+    dataset = dict(type='CustomDataset', classes=classes, pipeline=pipeline)
+    content = dict(default_scope='mmpretrain', model=model, test_dataloader=dict(dataset=dataset))
+    network = get_model(Config(copy.deepcopy(content)))
+    network.load_state_dict(weights)
+
+    parts = [*map(type, network.modules()), *(TRANSFORMS.get(t['type']) for t in pipeline)]
+    packages = {part.__module__.split('.')[0] for part in parts}
+    if 'mmrazor' in packages:  # which this package makes ready
+        packages.add('mfef_mmrazor')
+    imports = (cfg.get('custom_imports') or {}).get('imports') or []
+    known = [imports] if isinstance(imports, str) else imports
+    needed = [
+        name for name in dict.fromkeys([*known, 'mfef_mmrazor']) if name.split('.')[0] in packages
+    ]
+    if needed:
+        content['custom_imports'] = dict(imports=needed, allow_failed_imports=False)
+    return network, Config(content)
+
+
+def preprocessor_config(cfg: dict) -> dict:
+    """Config of the preprocessing, for image files."""
+    model = cfg['model']
+    found = (
+        model.get('data_preprocessor')
+        or cfg.get('data_preprocessor')
+        or model['students'][0].get('data_preprocessor')
+        or {}
+    )
+    training_only = ('batch_augments', 'to_onehot')
+    found = {key: value for key, value in found.items() if key not in training_only}
+    found.setdefault('type', 'mmpretrain.ClsDataPreprocessor')
+    if found['type'].endswith('SelfSupDataPreprocessor'):  # for views; only one is left
+        found['type'] = 'mmpretrain.ClsDataPreprocessor'
+    if not _loaders(image_pipeline(cfg)):
+        # trained on RGB images from memory; files are read as BGR
+        found['to_rgb'] = not found.get('to_rgb', False)
+    return found
+
+
+def image_pipeline(cfg: dict, *dataloaders: str) -> list[dict]:
+    """The transforms of the first of the data loaders that is there, by default those of tests."""
+    for name in dataloaders or ('test_dataloader', 'val_dataloader'):
+        for dataset in inner_datasets(cfg.get(name)):
+            return [_mmcv(transform) for transform in dataset['pipeline']]
+    raise ValueError(
+        f'the training config has no {" or ".join(dataloaders or ("test_dataloader",))}, so how '
+        'images are prepared is not known: give a config that has with --config'
+    )
+
+
+def _mmcv(transform: dict) -> dict:
+    """What reads like a :class:`LoadIntactImage` without this package; others as they are."""
+    if not transform['type'].endswith('LoadIntactImage'):
+        return transform
+    return dict(imdecode_backend='pillow') | transform | dict(type='LoadImageFromFile')
+
+
+def _loaders(pipeline: list[dict]) -> list[dict]:
+    return [transform for transform in pipeline if 'LoadImage' in transform['type']]
+
+
+def input_shape(cfg: dict) -> tuple[int, int, int]:
+    """(3, H, W) as the pipeline of the tests, else that of the training, brings images to it."""
+    for pipeline in (image_pipeline(cfg), image_pipeline(cfg, 'train_dataloader')):
+        with default_scope(cfg):
+            transforms = [
+                TRANSFORMS.build(dict(transform))
+                for transform in pipeline
+                if transform not in _loaders(pipeline)
+            ]
+        shapes = {_shape_after(transforms, size) for size in (301, 401)}
+        if len(shapes) == 1:
+            return shapes.pop()
+    raise ValueError(
+        'images of different sizes keep different sizes in the pipelines of the training config, '
+        'so what the networks take is not known: give a config with a Resize or a crop in '
+        'test_dataloader with --config'
+    )
+
+
+def _shape_after(transforms: Sequence[Callable], size: int) -> tuple:
+    image = torch.zeros(size, size, 3, dtype=torch.uint8).numpy()
+    results: Any = dict(img=image, img_shape=(size, size), ori_shape=(size, size), gt_label=0)
+    for transform in transforms:
+        results = transform(results)
+    inputs = results['inputs']
+    return tuple((inputs[0] if isinstance(inputs, list) else inputs).shape)
+
+
+def default_scope(cfg: dict) -> AbstractContextManager:
+    """Look types up in the config's own default scope."""
+    return DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain')
+
+
+def without_initial_weights(cfg: Any) -> Any:
+    """A copy without what would be loaded or downloaded, only to be overwritten."""
+    if isinstance(cfg, dict):
+        return {
+            key: without_initial_weights(value)
+            for key, value in cfg.items()
+            if key not in ('init_cfg', 'pretrained')
+        }
+    if isinstance(cfg, (list, tuple)):
+        return type(cfg)(without_initial_weights(item) for item in cfg)
+    return cfg

@@ -1,0 +1,25 @@
+"""What is said about a config file that cannot be meant."""
+
+from pathlib import Path
+
+import pytest
+
+from mfef_mmrazor.apis import load_config
+
+CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
+
+
+def test_a_config_that_is_no_python(tmp_path):
+    (tmp_path / 'half.py').write_text('model = dict(')
+    with pytest.raises(ValueError, match='half.py: '):
+        load_config(tmp_path / 'half.py')
+    (tmp_path / 'name.py').write_text('model = modle')
+    with pytest.raises(ValueError, match="name.py: name 'modle' is not defined"):
+        load_config(tmp_path / 'name.py')
+
+
+def test_a_misspelt_key_of_a_config_file(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(f'_base_ = [{str(CONFIG)!r}]\nparam_schedulers = []\n')
+    with pytest.raises(KeyError, match="unknown top-level key 'param_schedulers'.*param_scheduler"):
+        load_config(path)
