@@ -38,6 +38,7 @@ from .losses import (
     MutualKLDivergence,
     WholeMapLoss,
 )
+from .necks import DualAttentionNeck, MultiScaleNeck
 
 __all__ = [
     'AttentionMapLoss',
@@ -53,6 +54,7 @@ __all__ = [
     'DMLDistiller',
     'DiversityLoss',
     'DualAttentionConnector',
+    'DualAttentionNeck',
     'EnsembleKLDivergence',
     'FFLDistiller',
     'FFSDDistiller',
@@ -64,6 +66,7 @@ __all__ = [
     'MFEFDistiller',
     'MapAdapter',
     'MultiScaleConnector',
+    'MultiScaleNeck',
     'MutualKLDivergence',
     'OKDDipDistiller',
     'ONEDistiller',

@@ -437,3 +437,12 @@ def test_the_tool_from_another_folder(finished, tmp_path):
     assert done.returncode == 2 and 'Traceback' not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: student '7', expected 0 to 1")
     assert not (tmp_path / 'none').exists()
+
+
+def test_a_student_that_keeps_its_extraction_is_exported_with_it(tmp_path):
+    path = CONFIGS / 'mfef/mfef-kept_resnet8-x2_1xb32-20e_digits.py'
+    train(load_config(path, tmp_path, SMALL, seed=0))
+    export(tmp_path / 'epoch_1.pth', tmp_path / 'out', 1, ALL)
+    network = get_model(str(tmp_path / 'out/student1.py'), str(tmp_path / 'out/student1.pth'))
+    assert type(network.neck[0]).__name__ == 'MultiScaleNeck'
+    assert sum(p.numel() for p in network.parameters()) == 78_042 + 14_680

@@ -24,6 +24,11 @@ class ChannelGate(BaseModule):
             nn.Linear(in_channels, hidden), nn.ReLU(), nn.Linear(hidden, in_channels)
         )
 
+    @property
+    def last(self) -> nn.Module:
+        """The layer whose output goes into the sigmoid."""
+        return self.mlp[-1]
+
     def forward(self, x: Tensor) -> Tensor:
         """Gate (B, C, 1, 1) of the map (B, C, H, W)."""
         gate = self.mlp(x.mean(dim=(2, 3))) + self.mlp(x.amax(dim=(2, 3)))
@@ -39,6 +44,11 @@ class SpatialGate(BaseModule):
             2, 1, kernel_size, padding=kernel_size // 2,
             norm_cfg=dict(type='BN', momentum=0.01), act_cfg=None,
         )  # fmt: skip
+
+    @property
+    def last(self) -> nn.Module:
+        """The layer whose output goes into the sigmoid."""
+        return self.conv.bn
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate (B, 1, H, W) of the map (B, C, H, W)."""
@@ -58,6 +68,9 @@ class DualAttentionConnector(BaseConnector):
         reduction: The channel gate's bottleneck has ``C // reduction`` units.
         kernel_size: Of the spatial gate's convolution, odd.
         order: Which gates, in which order: any of ``'channel'`` and ``'spatial'``.
+        identity_start: Gates between 0 and 2 that are all 1 before the first step, since their last
+            layers start at zero, so that training starts from the map as it is. (CBAM's gates start
+            near a half.)
         init_cfg: Initialization config.
 
     Raises:
@@ -78,6 +91,7 @@ class DualAttentionConnector(BaseConnector):
         reduction: int = 16,
         kernel_size: int = 7,
         order: Sequence[str] = ('channel', 'spatial'),
+        identity_start: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -98,11 +112,16 @@ class DualAttentionConnector(BaseConnector):
             ChannelGate(in_channels, reduction) if gate == 'channel' else SpatialGate(kernel_size)
             for gate in order
         )
+        self.scale = 2.0 if identity_start else 1.0
+        if identity_start:
+            for gate in self.gates:
+                for parameter in gate.last.parameters():
+                    nn.init.zeros_(parameter)
 
     def forward_train(self, feature: Tensor) -> Tensor:
         """Map (B, C, H, W) to a map of the same shape."""
         for gate in self.gates:
-            feature = feature * gate(feature)
+            feature = feature * (self.scale * gate(feature))
         return feature
 
 

@@ -116,6 +116,7 @@ class PCLDistiller(OnlineDistiller):
         share = 1 / (num_students - 1)
         self.loss_peers = build_loss(loss_peers, 'KLDivergence', tau, loss_weight=share)
         self.mean_teachers = ModuleList()
+        self._versions: list[int] = []  # of the students' weights that the teachers have seen
 
     def set_up(self, students: Sequence[BaseModel]) -> None:
         """Make the mean teachers, equal to the students."""
@@ -126,7 +127,12 @@ class PCLDistiller(OnlineDistiller):
         )
 
     def before_step(self, students: Sequence[BaseModel]) -> None:
-        """Let the mean teachers follow the students."""
+        """Let the mean teachers follow the students, once per step of the optimizer."""
+        # torch counts the changes of each tensor: there are none while gradients are accumulated
+        versions = [p._version for student in students for p in student.parameters()]
+        if versions == self._versions:
+            return
+        self._versions = versions
         for teacher, student in zip(self.mean_teachers, students, strict=True):
             teacher.update_parameters(student)
 

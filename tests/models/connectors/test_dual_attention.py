@@ -55,6 +55,21 @@ def test_it_is_the_hand_written_gates_in_the_order_asked_for(order):
 
 
 @pytest.mark.parametrize('training', [True, False])
+def test_identity_start_is_the_identity_until_it_has_learnt(training):
+    attention = DualAttentionConnector(32, 4, identity_start=True).double().train(training)
+    assert torch.equal(attention(X), X)
+    out = attention(X)
+    out.square().sum().backward()
+    for gate in attention.gates:
+        assert all(p.grad.abs().sum() > 0 for p in gate.last.parameters())
+        nn.init.normal_(next(gate.last.parameters()))
+    expected = X
+    for name in ('channel', 'spatial'):
+        expected = expected * 2 * GATES[name](attention, expected)
+    assert torch.allclose(attention.eval()(X), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('training', [True, False])
 def test_it_only_weakens(training):
     attention = DualAttentionConnector(32).double().train(training)
     out = attention(X)

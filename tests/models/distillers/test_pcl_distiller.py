@@ -116,6 +116,27 @@ def test_mean_teachers_are_the_mean_of_all_weights_and_then_a_moving_average():
         assert not torch.allclose(teacher.module.head.weight, history[-1][student]['head.weight'])
 
 
+@pytest.mark.parametrize('foreach', [False, True])
+def test_accumulated_gradients_and_losses_without_them_move_the_mean_teachers_once(foreach):
+    model, once = pcl(), pcl()
+    optimizers = [torch.optim.SGD(m.parameters(), 0.1, 0.9, foreach=foreach) for m in (model, once)]
+    for i in range(3):
+        for losses in (model, model, once):
+            sum(losses.loss(views(2, seed=i), SAMPLES).values()).backward()
+        with torch.no_grad():
+            model.loss(views(2, seed=i), SAMPLES)
+        for p in (p for s in model.students for p in s.parameters()):
+            p.grad /= 2
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    for teacher, expected in zip(
+        model.distiller.mean_teachers, once.distiller.mean_teachers, strict=True
+    ):
+        assert teacher.steps == expected.steps == 3
+        assert torch.allclose(teacher.module.head.weight, expected.module.head.weight)
+
+
 def test_each_mean_teacher_sees_the_view_of_its_student():
     model, images = pcl(3), views(3)
     model.loss(images, SAMPLES)

@@ -1,0 +1,10 @@
+_base_ = ['../mfef_resnet8-x2_1xb128-20e_cifar10-folder.py']
+
+model = dict(
+    distiller=dict(
+        enhanced_head=dict(type='mmpretrain.LinearClsHead'),
+        loss_transfer=dict(type='KLDivergence', loss_weight=2.0),
+        loss_self=dict(type='KLDivergence', loss_weight=2.0),
+        loss_guide=dict(type='KLDivergence', loss_weight=2.0),
+    )
+)
