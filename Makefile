@@ -2,6 +2,7 @@
 # make test     sets everything up and runs the tests
 # make test-all the slow tests as well
 # make lint     ruff and mypy
+# make docs     the documentation, in docs/_build/index.html
 # make clean    removes .venv and everything generated
 
 PYTHON ?= python3
@@ -23,14 +24,17 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/ready
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+
 .venv/ready: setup.cfg setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $(TORCH)
-	$(BIN)/python -m pip install -q -e '.[openmmlab,export,dev]'
+	$(BIN)/python -m pip install -q -e '.[openmmlab,export,dev,docs]'
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info work_dirs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist docs/_build docs/generated *.egg-info work_dirs .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint docs clean

@@ -1,0 +1,94 @@
+"""How the documentation is built: ``make docs``."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+sys.path.insert(0, str(ROOT))
+
+import mfef_mmrazor  # noqa: E402
+
+project = 'mfef_mmrazor'
+release = mfef_mmrazor.__version__
+extensions = [
+    'myst_parser',
+    'sphinx.ext.autodoc',
+    'sphinx.ext.napoleon',
+    'sphinx-mathjax-offline',  # formulas without a network
+]
+exclude_patterns = ['_build']
+html_theme = 'furo'
+html_title = 'mfef_mmrazor'
+html_show_copyright = False
+myst_enable_extensions = ['dollarmath', 'colon_fence']
+myst_heading_anchors = 4
+autodoc_member_order = 'bysource'
+autodoc_typehints = 'none'
+autodoc_default_options = {'members': True}
+napoleon_use_rtype = False
+
+# Pages of the repository that are pages of the documentation as well
+GENERATED = DOCS / 'generated'
+PAGES = {
+    path: GENERATED / path.relative_to(ROOT).with_suffix('.md')
+    for pattern in ('configs/**/README.md', 'results/**/README.md', 'CHANGELOG.md')
+    for path in sorted(ROOT.glob(pattern))
+}
+LINK = re.compile(r'(!?)\[([^]]*)\]\(([^):\s]+)\)')  # of the repository: no colon, so no https:
+
+
+def copy_page(source: Path, target: Path) -> None:
+    """Copy a Markdown page of the repository, its links led to where they now lead.
+
+    A link to another such page or to a picture is kept; a link to any other file becomes its text.
+    """
+
+    def lead(match: re.Match) -> str:
+        mark, text, link = match.groups()
+        path, _, anchor = link.partition('#')
+        found = (source.parent / path).resolve() if path else source
+        found = found / 'README.md' if found.is_dir() else found
+        if found in PAGES:
+            page = Path(*['..'] * len(target.parent.relative_to(DOCS).parts)) / PAGES[
+                found
+            ].relative_to(DOCS)
+            return f'[{text}]({page.as_posix()}{"#" * bool(anchor)}{anchor})'
+        if mark and found.is_file():
+            shutil.copy(found, target.parent / found.name)
+            return f'![{text}]({found.name})'
+        return text
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(LINK.sub(lead, source.read_text()))
+
+
+shutil.rmtree(GENERATED, ignore_errors=True)
+for source, target in PAGES.items():
+    copy_page(source, target)
+
+# Methods: the first sentence of each distiller's docstring, and its card
+rows = ['| method | what it does | card |', '|---|---|---|']
+for card in sorted((ROOT / 'configs').glob('[!_]*/README.md')):
+    named = re.search(r'\b(\w+Distiller)\b', card.read_text())
+    kind = getattr(mfef_mmrazor.models, named.group(1), None) if named else None
+    if kind is None:
+        continue
+    summary = ' '.join((kind.__doc__ or '').split('\n\n')[0].split())
+    summary = re.sub(r'\s*\([^()]*https?:[^()]*\)', '', summary).replace('``', '`')
+    page = PAGES[card].relative_to(DOCS).as_posix()
+    title = card.read_text().splitlines()[0].removeprefix('# ')
+    rows.append(f'| {title} | {summary} | [{card.parent.name}]({page}) |')
+(GENERATED / 'methods_table.md').write_text('\n'.join(rows) + '\n')
+exclude_patterns.append('generated/methods_table.md')
+
+# API: every registered distiller
+distillers = '\n'.join(
+    f'.. autoclass:: mfef_mmrazor.models.{name}'
+    for name in sorted(mfef_mmrazor.models.__all__)
+    if name.endswith('Distiller') and name != 'OnlineDistiller'
+)
+(GENERATED / 'distillers.md').write_text(f'```{{eval-rst}}\n{distillers}\n```\n')
+exclude_patterns.append('generated/distillers.md')

@@ -1,0 +1,65 @@
+"""What the documentation says works as it is written there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mfef_mmrazor.apis import export, load_config, train
+
+ROOT = Path(__file__).parents[1]
+SMALL = {
+    'train_cfg.max_epochs': 1,
+    'train_dataloader.dataset.train_per_class': 4,
+    'val_dataloader.dataset.indices': 50,
+}
+
+
+def code_blocks(page, language='python'):
+    return re.findall(rf'```{language}\n(.*?)```', (ROOT / 'docs' / page).read_text(), re.S)
+
+
+def test_a_method_of_ones_own_trains(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    method, config = code_blocks('adding_a_method.md')
+    Path('median_distiller.py').write_text(method)
+    Path('median_digits.py').write_text(config.replace('CONFIGS', str(ROOT / 'configs')))
+    runner = train(load_config('median_digits.py', 'run', SMALL, seed=0))
+    hub = runner.message_hub.log_scalars
+    for name in ('loss_median', 'loss_pooled'):
+        assert hub[f'train/distill.{name}'].current() > 0
+    assert Path('run/results.json').is_file()
+
+
+def test_an_exported_student_runs_without_torch(tmp_path, monkeypatch):
+    pytest.importorskip('onnxruntime')
+    monkeypatch.chdir(tmp_path)
+    config = ROOT / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
+    train(load_config(config, 'run', SMALL, seed=0))
+    export('run/epoch_1.pth', 'exported', 0, ['onnx'])
+    image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    Image.fromarray(image).save('some.png')
+    (script,) = [block for block in code_blocks('taking_home.md') if 'onnxruntime' in block]
+    script += '\nimport sys\nassert "torch" not in sys.modules\n'
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in {str(i) for i in range(10)}
+
+
+def test_the_config_on_the_page_builds(tmp_path):
+    (config,) = code_blocks('configs.md')
+    path = tmp_path / 'three.py'
+    path.write_text(config.replace('../_base_', str(ROOT / 'configs/_base_')))
+    cfg = load_config(path)
+    assert [student.backbone.depth for student in cfg.model.students] == [20, 20]
+
+
+def test_every_page_is_in_the_table_of_contents():
+    pages = {path.stem for path in (ROOT / 'docs').glob('*.md')} - {'index'}
+    named = set(re.findall(r'^(\w+)$', (ROOT / 'docs/index.md').read_text(), re.M))
+    assert pages <= named
