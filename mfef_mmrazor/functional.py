@@ -5,7 +5,8 @@ shape (B, K), ``T`` or ``tau`` the temperature, ``sg`` stop-gradient (detach).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -52,15 +53,35 @@ def kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     )
 
 
+def standardized(logits: Tensor) -> Tensor:
+    r"""Logits of mean 0 and standard deviation 1 over the classes of each sample.
+
+    .. math:: \hat z_k = \frac{z_k - \bar z}{\mathrm{std}(z) + 10^{-7}}
+
+    A student that imitates these need not reach the teacher's range (Logit Standardization,
+    https://arxiv.org/abs/2403.01427).
+
+    Args:
+        logits: (B, K), K >= 2.
+
+    Returns:
+        (B, K).
+
+    Example:
+        >>> standardized(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[-1.,  0.,  1.]])
+    """
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return centred / (logits.std(dim=1, keepdim=True) + 1e-7)
+
+
 def ensemble_logits(logits: Sequence[Tensor]) -> Tensor:
     """The students' ensemble: the mean of their logits, (B, K)."""
     return torch.stack(list(logits)).mean(dim=0)
 
 
 def mutual_kd_loss(logits: Sequence[Tensor], tau: float = 1.0) -> Tensor:
-    r"""Every student learns from every other one, over all ordered pairs.
-
-    .. math:: \frac{1}{m-1} \sum_i \sum_{j \ne i} \mathrm{KD}_\tau(\mathrm{sg}\,z_j \to z_i)
+    r"""Every student learns from every other one by :func:`kd_loss`, see :func:`mutual_loss`.
 
     Args:
         logits: m >= 2 tensors of (B, K).
@@ -74,15 +95,36 @@ def mutual_kd_loss(logits: Sequence[Tensor], tau: float = 1.0) -> Tensor:
         >>> round(mutual_kd_loss([a, b]).item(), 4)
         0.2311
     """
-    if len(logits) < 2:
-        raise ValueError(f'mutual learning needs at least 2 students, got {len(logits)}')
+    return mutual_loss(logits, partial(kd_loss, tau=tau))
+
+
+def mutual_loss(
+    outputs: Sequence[Tensor], divergence: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    r"""Every student learns from every other one, over all ordered pairs.
+
+    .. math:: \frac{1}{m-1} \sum_i \sum_{j \ne i} D(z_i, \mathrm{sg}\,z_j)
+
+    Args:
+        outputs: What each of the m >= 2 students gives, such as logits (B, K).
+        divergence: D, a loss of what learns and what teaches.
+
+    Raises:
+        ValueError: There are fewer than two students.
+
+    Example:
+        >>> mutual_loss([torch.tensor(1.0), torch.tensor(3.0)], lambda a, b: (a - b).abs())
+        tensor(4.)
+    """
+    if len(outputs) < 2:
+        raise ValueError(f'mutual learning needs at least 2 students, got {len(outputs)}')
     pairs = [
-        kd_loss(learner, peer.detach(), tau)
-        for i, learner in enumerate(logits)
-        for j, peer in enumerate(logits)
+        divergence(learner, peer.detach())
+        for i, learner in enumerate(outputs)
+        for j, peer in enumerate(outputs)
         if i != j
     ]
-    return torch.stack(pairs).sum() / (len(logits) - 1)
+    return torch.stack(pairs).sum() / (len(outputs) - 1)
 
 
 def peer_means(logits: Sequence[Tensor]) -> list[Tensor]:
@@ -348,6 +390,50 @@ def general_weights(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
     return torch.linalg.pinv(system, hermitian=True)[:-1, -1]
 
 
+@torch.no_grad()
+def distillation_gap(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    r"""How far student and teacher are from the labels and from each other (SwitOKD).
+
+    .. math:: s = \overline{\|p_s - y\|_1}, \quad t = \overline{\|p_t - y\|_1}, \quad
+        G = \overline{\|p_s - p_t\|_1}
+
+    The overline is the mean over the batch, p a softmax.
+
+    Args:
+        student: Logits, (B, K).
+        teacher: Logits, (B, K).
+        labels: Class indices (B,), or scores (B, K).
+
+    Returns:
+        s, t and G, (3,).
+
+    Example:
+        >>> z = torch.tensor([[0.0, 0.0]])
+        >>> distillation_gap(z, z, torch.tensor([0]))
+        tensor([1., 1., 0.])
+    """
+    p_s, p_t = student.softmax(dim=1), teacher.softmax(dim=1)
+    y = (F.one_hot(labels, p_s.shape[1]) if labels.dim() == 1 else labels).to(p_s)
+    pairs = ((p_s, y), (p_t, y), (p_s, p_t))
+    return torch.stack([(a - b).abs().sum(dim=1).mean() for a, b in pairs])
+
+
+def is_expert(gap: Tensor) -> bool:
+    r"""Whether a teacher is so far ahead of its student that it had better wait (SwitOKD).
+
+    .. math:: G > s - e^{-t / (t + s)}\,t \quad \text{and} \quad t < s
+
+    Args:
+        gap: s, t and G of :func:`distillation_gap`.
+
+    Example:
+        >>> is_expert(torch.tensor([1.8, 0.2, 1.8])), is_expert(torch.tensor([1.8, 1.9, 0.1]))
+        (True, False)
+    """
+    s, t, between = gap.unbind()
+    return bool((between > s - torch.exp(-t / (t + s)) * t) & (t < s))
+
+
 def cosine_similarities(a: Tensor, b: Tensor) -> Tensor:
     """Cosine of the angle between each embedding of one set and each of another.
 
@@ -457,6 +543,34 @@ def whole_map_loss(student: Tensor, teacher: Tensor) -> Tensor:
     size = smallest_size([student, teacher])
     a, b = (F.normalize(resize(x, size).flatten(1), dim=1) for x in (student, teacher))
     return F.mse_loss(a, b)
+
+
+def map_kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
+    r"""Distillation loss from one feature map to another of as many channels.
+
+    :func:`kd_loss` of the maps flattened over C * H * W, each taken for one vector of logits, as in
+    DCCL. Maps of different sizes are compared at the smaller one, by average pooling.
+
+    Args:
+        student: Map that learns, (B, C, H, W).
+        teacher: Map that teaches, (B, C, H', W').
+        tau: Temperature, above 0.
+
+    Raises:
+        ValueError: The maps have different channels, or the temperature is not positive.
+
+    Example:
+        >>> x = torch.rand(2, 8, 4, 4)
+        >>> map_kd_loss(x, x + 1.0, tau=3.0).item() < 1e-6
+        True
+    """
+    if student.shape[1] != teacher.shape[1]:
+        raise ValueError(
+            f'the map that learns has {student.shape[1]} channels, the one that teaches '
+            f'{teacher.shape[1]}: a softmax over whole maps needs as many'
+        )
+    size = smallest_size([student, teacher])
+    return kd_loss(resize(student, size).flatten(1), resize(teacher, size).flatten(1), tau)
 
 
 def shifted_attention(feature: Tensor) -> Tensor:

@@ -35,7 +35,9 @@ from .losses import (
     AttentionMapLoss,
     DiversityLoss,
     EnsembleKLDivergence,
+    MapKLDivergence,
     MutualKLDivergence,
+    StandardizedKLDivergence,
     WholeMapLoss,
 )
 from .necks import DualAttentionNeck, MultiScaleNeck
@@ -65,6 +67,7 @@ __all__ = [
     'MCLDistiller',
     'MFEFDistiller',
     'MapAdapter',
+    'MapKLDivergence',
     'MultiScaleConnector',
     'MultiScaleNeck',
     'MutualKLDivergence',
@@ -73,6 +76,7 @@ __all__ = [
     'OnlineDistill',
     'OnlineDistiller',
     'PCLDistiller',
+    'StandardizedKLDivergence',
     'WholeMapLoss',
     'WideResNet',
 ]

@@ -129,7 +129,9 @@ class OnlineDistill(BaseAlgorithm):
         losses = {}
         for i, own in enumerate(student_losses):
             losses.update(add_prefix(own, f'student{i}'))
-        distill = self.distiller.compute_distill_losses(records, targets(data_samples))
+        labels = targets(data_samples)
+        self.distiller.hand_out(labels)
+        distill = self.distiller.compute_distill_losses(records, labels)
         if self.distillation_stopped:
             # every parameter stays in the graph, as DDP wants it
             distill = {name: 0 * value for name, value in distill.items()}

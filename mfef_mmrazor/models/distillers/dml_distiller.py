@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from mmrazor.registry import MODELS
 from torch import Tensor
 
-from .online_distiller import OnlineDistiller, Records, build_loss
+from ..losses.logit_losses import build_loss
+from .online_distiller import OnlineDistiller, Records
 
 
 @MODELS.register_module()

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ..losses.logit_losses import build_loss
 from .fused_classifier import FusedClassifier, MapAdapters
-from .online_distiller import OnlineDistiller, Records, build_loss, one_per_student
+from .online_distiller import OnlineDistiller, Records, one_per_student
 
 
 @MODELS.register_module()

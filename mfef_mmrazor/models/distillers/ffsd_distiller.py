@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ...functional import shifted_map
 from ..losses import AttentionMapLoss, DiversityLoss, WholeMapLoss
+from ..losses.logit_losses import build_loss
 from .fused_classifier import FusedClassifier
 from .online_distiller import (
     DEFAULT_RECORDERS,
     OnlineDistiller,
     Records,
-    build_loss,
     check_maps,
     full_precision,
 )

@@ -13,7 +13,8 @@ from ...functional import (
     weighted_logits,
 )
 from ..builder import nearest
-from .online_distiller import OnlineDistiller, Records, build_loss
+from ..losses.logit_losses import build_loss
+from .online_distiller import OnlineDistiller, Records
 
 TARGETS = dict(minlogit=minlogit_target, naive=naive_target, linear=linear_target)
 VARIANTS = [*TARGETS, 'general']

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from ...functional import cosine_similarities, supervised_contrast
 from ..builder import build
+from ..losses.logit_losses import build_loss, check_temperature
 from .online_distiller import (
     OnlineDistiller,
     Records,
-    build_loss,
     check_maps,
-    check_temperature,
     full_precision,
     one_per_student,
 )
@@ -89,6 +88,12 @@ class MCLDistiller(OnlineDistiller):
         self.embeddings = ModuleList(build(embedding, in_channels=c) for c in self.in_channels)
         self.loss_soft_vcl = build_loss(loss_soft_vcl, 'KLDivergence', tau)
         self.loss_soft_icl = build_loss(loss_soft_icl, 'KLDivergence', tau)
+        for name in ('loss_soft_vcl', 'loss_soft_icl'):
+            if getattr(getattr(self, name), 'wants_labels', False):
+                raise ValueError(
+                    f'{name}: {type(getattr(self, name).loss).__name__} needs the true class of a '
+                    'row of logits, but rows of similarities have a number for each image'
+                )
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Contrast within each student and between every two of them, and its soft forms."""

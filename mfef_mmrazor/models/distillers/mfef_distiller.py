@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from ...functional import ensemble_logits
 from ..builder import build
+from ..losses.logit_losses import build_loss
 from .fused_classifier import FusedClassifier, MapAdapters, classify
-from .online_distiller import OnlineDistiller, Records, build_loss, one_per_student
+from .online_distiller import OnlineDistiller, Records, one_per_student
 
 
 @MODELS.register_module()

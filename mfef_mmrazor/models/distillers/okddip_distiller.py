@@ -6,7 +6,8 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ...functional import attended_logits, ensemble_logits
-from .online_distiller import OnlineDistiller, Records, build_loss, check_maps, full_precision
+from ..losses.logit_losses import build_loss
+from .online_distiller import OnlineDistiller, Records, check_maps, full_precision
 
 
 @MODELS.register_module()

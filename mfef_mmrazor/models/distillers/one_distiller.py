@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from ...functional import weighted_logits
 from ..builder import build
+from ..losses.logit_losses import build_loss
 from .online_distiller import (
     OnlineDistiller,
     Records,
-    build_loss,
     check_maps,
     full_precision,
     one_per_student,

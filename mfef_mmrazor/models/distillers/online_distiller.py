@@ -12,7 +12,8 @@ from mmrazor.models.task_modules import RecorderManager
 from torch import Tensor, nn
 
 from ...functional import sigmoid_ramp_up
-from ..builder import build, nearest
+from ..builder import nearest
+from ..losses.logit_losses import DivergenceAdapter
 
 Records = dict[str, list[Tensor]]
 """What the recorders caught in one step: name -> one tensor a student."""
@@ -61,22 +62,6 @@ def check_maps(
                 f'the recorded {record} of student{i} is {tuple(x.shape)}, but in_channels='
                 f'{list(in_channels)} announces a map of (batch, {channels}, height, width)'
             )
-
-
-def check_temperature(name: str, value: float) -> None:
-    """Raise a ``ValueError`` that names the argument if it is no positive number."""
-    if not (isinstance(value, (int, float)) and value > 0):
-        raise ValueError(f'{name}={value!r}, but a temperature must be positive')
-
-
-def build_loss(cfg: dict, kind: str, tau: float, **known) -> nn.Module:
-    """Build a loss between logits from its config; its type, tau and ``known`` may be left out.
-
-    Raises:
-        ValueError: ``tau`` is no positive number.
-    """
-    check_temperature('tau', tau)
-    return build(cfg, type=kind, tau=tau, **known)
 
 
 class OnlineDistiller(BaseDistiller):
@@ -222,6 +207,12 @@ class OnlineDistiller(BaseDistiller):
                 records.setdefault(name, []).append(full_precision(record))
                 recorder.reset_data_buffer()
         return records
+
+    def hand_out(self, labels: Tensor) -> None:
+        """Give the labels of a batch to those losses that ask for them, such as ``DKDLoss``."""
+        for module in self.modules():
+            if isinstance(module, DivergenceAdapter):
+                module.labels = labels
 
     def log(self, message: str) -> None:
         """Write to the run's log."""

@@ -8,11 +8,11 @@ from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ..builder import build
+from ..losses.logit_losses import build_loss
 from .online_distiller import (
     DEFAULT_RECORDERS,
     OnlineDistiller,
     Records,
-    build_loss,
     check_maps,
     full_precision,
     one_per_student,

@@ -1,7 +1,9 @@
+from .logit_losses import StandardizedKLDivergence
 from .online_losses import (
     AttentionMapLoss,
     DiversityLoss,
     EnsembleKLDivergence,
+    MapKLDivergence,
     MutualKLDivergence,
     WholeMapLoss,
 )
@@ -10,6 +12,8 @@ __all__ = [
     'AttentionMapLoss',
     'DiversityLoss',
     'EnsembleKLDivergence',
+    'MapKLDivergence',
     'MutualKLDivergence',
+    'StandardizedKLDivergence',
     'WholeMapLoss',
 ]

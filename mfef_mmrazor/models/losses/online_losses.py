@@ -9,10 +9,11 @@ from ...functional import (
     attention_map_loss,
     diversity_loss,
     ensemble_logits,
-    kd_loss,
-    mutual_kd_loss,
+    map_kd_loss,
+    mutual_loss,
     whole_map_loss,
 )
+from .logit_losses import build_divergence, check_temperature
 
 
 @MODELS.register_module()
@@ -27,6 +28,8 @@ class EnsembleKLDivergence(nn.Module):
     Args:
         tau: Temperature.
         loss_weight: :math:`\lambda`.
+        divergence: Config of the loss that takes the place of KD, such as
+            ``dict(type='DISTLoss')``; None for KD.
 
     Example:
         >>> import torch
@@ -36,15 +39,20 @@ class EnsembleKLDivergence(nn.Module):
         True
     """
 
-    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        tau: float = 1.0,
+        loss_weight: float = 1.0,
+        divergence: dict | None = None,
+    ) -> None:
         super().__init__()
         self.tau = tau
         self.loss_weight = loss_weight
+        self.divergence = build_divergence(divergence, tau)
 
     def forward(self, preds_S: Tensor, preds_T: Sequence[Tensor]) -> Tensor:  # noqa: N803
         """Loss of the logits ``preds_S`` (B, K) against the mean of the list ``preds_T``."""
-        teacher = ensemble_logits(preds_T).detach()
-        return self.loss_weight * kd_loss(preds_S, teacher, self.tau)
+        return self.loss_weight * self.divergence(preds_S, ensemble_logits(preds_T))
 
 
 @MODELS.register_module()
@@ -58,6 +66,8 @@ class MutualKLDivergence(nn.Module):
     Args:
         tau: Temperature.
         loss_weight: :math:`\lambda`.
+        divergence: Config of the loss that takes the place of KD, such as
+            ``dict(type='DISTLoss')``; None for KD.
 
     Raises:
         ValueError: In ``forward``, with fewer than two students.
@@ -70,14 +80,20 @@ class MutualKLDivergence(nn.Module):
         0.0
     """
 
-    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        tau: float = 1.0,
+        loss_weight: float = 1.0,
+        divergence: dict | None = None,
+    ) -> None:
         super().__init__()
         self.tau = tau
         self.loss_weight = loss_weight
+        self.divergence = build_divergence(divergence, tau)
 
     def forward(self, preds: Sequence[Tensor]) -> Tensor:
         """Loss over all ordered pairs of the list ``preds`` of (B, K) logits."""
-        return self.loss_weight * mutual_kd_loss(preds, self.tau)
+        return self.loss_weight * mutual_loss(preds, self.divergence)
 
 
 @MODELS.register_module()
@@ -168,3 +184,39 @@ class DiversityLoss(nn.Module):
     def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
         """Loss of the map ``s_feature`` (B, C, H, W) against the peer's ``t_feature``."""
         return self.loss_weight * diversity_loss(s_feature, t_feature.detach())
+
+
+@MODELS.register_module()
+class MapKLDivergence(nn.Module):
+    r"""A feature map imitates another one of as many channels, each as one long vector of logits.
+
+    .. math:: \lambda \, \mathrm{KD}_\tau\big(\mathrm{sg}\,\mathrm{flat}(F^t)
+        \to \mathrm{flat}(F^s)\big)
+
+    So what counts is where, in which channel, a map is most active. Maps of different sizes are
+    compared at the smaller one. DCCL's students teach each other's stages so
+    (https://doi.org/10.1109/TCSVT.2022.3222013).
+
+    Args:
+        tau: Temperature.
+        loss_weight: :math:`\lambda`.
+
+    Raises:
+        ValueError: In ``forward``, the maps have different channels.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import MapKLDivergence
+        >>> MapKLDivergence(tau=3.0)(torch.rand(2, 16, 8, 8), torch.rand(2, 16, 4, 4)).shape
+        torch.Size([])
+    """
+
+    def __init__(self, tau: float = 3.0, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        check_temperature('tau', tau)
+        self.tau = tau
+        self.loss_weight = loss_weight
+
+    def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
+        """Loss of the map ``s_feature`` (B, C, H, W) against ``t_feature`` (B, C, H', W')."""
+        return self.loss_weight * map_kd_loss(s_feature, t_feature.detach(), self.tau)

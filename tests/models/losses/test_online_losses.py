@@ -7,6 +7,7 @@ from mfef_mmrazor.models import (
     AttentionMapLoss,
     DiversityLoss,
     EnsembleKLDivergence,
+    MapKLDivergence,
     MutualKLDivergence,
     WholeMapLoss,
 )
@@ -32,6 +33,7 @@ def kd(student, teacher, tau):
         'AttentionMapLoss',
         'DiversityLoss',
         'EnsembleKLDivergence',
+        'MapKLDivergence',
         'MutualKLDivergence',
         'WholeMapLoss',
     ],
@@ -82,3 +84,26 @@ def test_losses_of_maps_teach_one_way_at_other_shapes(kind, teacher_shape):
     assert doubled.item() == pytest.approx(2 * loss.item()) and loss > 0
     loss.backward()
     assert student.grad.abs().sum() > 0 and teacher.grad is None
+
+
+def test_whole_maps_are_one_distribution_each():
+    student, teacher = leaves(2, 3, 4, 2, 6)
+    loss = MapKLDivergence(tau=2.0, loss_weight=0.5)(student, teacher)
+    expected = kd(student.reshape(3, 48), teacher.reshape(3, 48), 2.0)
+    assert loss.item() == pytest.approx(0.5 * expected)
+    loss.backward()
+    assert student.grad.abs().sum() > 0 and teacher.grad is None
+
+
+def test_a_larger_map_is_pooled_to_the_other_size():
+    small, large = leaves(1, 3, 4, 2, 3)[0], leaves(1, 3, 4, 4, 6)[0]
+    pooled = large.reshape(3, 4, 2, 2, 3, 2).mean(dim=(3, 5))
+    expected = kd(small.reshape(3, 24), pooled.reshape(3, 24), 3.0)
+    assert MapKLDivergence()(small, large).item() == pytest.approx(expected)
+
+
+def test_whole_maps_of_other_channels_and_no_temperature():
+    with pytest.raises(ValueError, match='learns has 4 channels, the one that teaches 2'):
+        MapKLDivergence()(torch.rand(3, 4, 2, 2), torch.rand(3, 2, 2, 2))
+    with pytest.raises(ValueError, match='tau=0, but a temperature must be positive'):
+        MapKLDivergence(tau=0)

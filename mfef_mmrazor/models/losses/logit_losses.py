@@ -1,0 +1,140 @@
+"""Losses from one set of logits to another, any of which a method can be given for its own."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+from mmrazor.models.losses import DKDLoss
+from mmrazor.registry import MODELS
+from torch import Tensor, nn
+
+from ...functional import kd_loss, standardized
+from ..builder import build, find
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+
+
+@MODELS.register_module()
+class StandardizedKLDivergence(nn.Module):
+    r"""mmrazor's ``KLDivergence`` between logits of mean 0 and standard deviation 1 per sample.
+
+    .. math:: \lambda \, \mathrm{KD}_\tau(\hat z^t \to \hat z^s)
+
+    The student learns the teacher's relations between classes, but not its range (Logit
+    Standardization, https://arxiv.org/abs/2403.01427); :math:`\hat z` is
+    :func:`~mfef_mmrazor.functional.standardized`.
+
+    Args:
+        tau: Temperature.
+        loss_weight: :math:`\lambda`.
+        teacher_detach: Whether the teacher is a constant.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import StandardizedKLDivergence
+        >>> z = torch.randn(4, 10)
+        >>> StandardizedKLDivergence(tau=2.0)(z, 5 * z + 1).item() < 1e-6
+        True
+    """
+
+    def __init__(
+        self, tau: float = 1.0, loss_weight: float = 1.0, teacher_detach: bool = True
+    ) -> None:
+        super().__init__()
+        self.tau = tau
+        self.loss_weight = loss_weight
+        self.teacher_detach = teacher_detach
+
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:  # noqa: N803
+        """Loss of the logits ``preds_S`` (B, K) against ``preds_T`` (B, K)."""
+        teacher = preds_T.detach() if self.teacher_detach else preds_T
+        return self.loss_weight * kd_loss(standardized(preds_S), standardized(teacher), self.tau)
+
+
+class DivergenceAdapter(nn.Module):
+    """Gives a loss between two sets of logits the one signature that the methods call.
+
+    It detaches the teacher for a loss that does not do so itself, and adds the labels of the batch
+    for one whose ``forward`` asks for ``gt_labels``, such as mmrazor's ``DKDLoss``. The distiller
+    sets ``labels`` before it computes its losses.
+
+    Args:
+        loss: The loss.
+        teacher_detach: Whether the teacher is a constant.
+
+    Raises:
+        ValueError: The loss is mmrazor's ``DKDLoss`` and the teacher is to learn; or, in
+            ``forward``, the labels that it needs are missing or mixed ones (B, K).
+    """
+
+    def __init__(self, loss: nn.Module, teacher_detach: bool = True) -> None:
+        super().__init__()
+        if isinstance(loss, DKDLoss) and not teacher_detach:  # 0 * log 0 in its gradient
+            raise ValueError(
+                'DKDLoss gives the teacher no finite gradient, but this method learns through its '
+                'targets: choose another loss'
+            )
+        self.loss = loss
+        self.teacher_detach = teacher_detach
+        self.wants_labels = 'gt_labels' in inspect.signature(loss.forward).parameters
+        self.labels: Tensor | None = None
+
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:  # noqa: N803
+        """Loss of the logits ``preds_S`` (B, K) against ``preds_T`` (B, K)."""
+        teacher = preds_T.detach() if self.teacher_detach else preds_T
+        if not self.wants_labels:
+            return self.loss(preds_S, teacher)
+        if self.labels is None or self.labels.dim() != 1:
+            found = None if self.labels is None else tuple(self.labels.shape)
+            raise ValueError(
+                f'{type(self.loss).__name__}: the labels are {found}, expected the index of the '
+                'one true class, (batch,): train without mixup and the like'
+            )
+        return self.loss(preds_S, teacher, gt_labels=self.labels)
+
+
+def check_temperature(name: str, value: float) -> None:
+    """Raise a ``ValueError`` that names the argument if it is not a positive number."""
+    if not (isinstance(value, (int, float)) and value > 0):
+        raise ValueError(f'{name}={value!r}, but a temperature must be positive')
+
+
+def build_loss(cfg: dict, kind: str, tau: float, teacher_detach: bool = True, **known) -> nn.Module:
+    """Build a loss between logits from its config; its type, tau and ``known`` may be left out.
+
+    Any loss between two sets of logits can stand for mmrazor's ``KLDivergence``. Where ``kind`` is
+    a loss over several students (``MutualKLDivergence``, ``EnsembleKLDivergence``), it becomes the
+    divergence between each two.
+
+    Args:
+        cfg: Config of the loss.
+        kind: Its type, where ``cfg`` has none.
+        tau: Its temperature, where ``cfg`` has none.
+        teacher_detach: Whether the teacher is a constant.
+        **known: Other arguments that ``cfg`` may leave out.
+
+    Raises:
+        ValueError: ``tau`` is not a positive number.
+
+    Example:
+        >>> mutual = build_loss(dict(type='DISTLoss'), 'MutualKLDivergence', tau=1.0)
+        >>> type(mutual).__name__, type(mutual.divergence).__name__
+        ('MutualKLDivergence', 'DISTLoss')
+    """
+    check_temperature('tau', tau)
+    usual, chosen = find(dict(type=kind)), find({'type': kind, **cfg})
+    takes = inspect.signature(chosen).parameters
+    if 'divergence' in inspect.signature(usual).parameters:
+        if not issubclass(chosen, usual):
+            cfg = dict(divergence=cfg)
+        return build(cfg, type=kind, tau=tau, **known)
+    if 'teacher_detach' in takes:
+        return build(cfg, type=kind, tau=tau, teacher_detach=teacher_detach, **known)
+    return DivergenceAdapter(build(cfg, type=kind, tau=tau, **known), teacher_detach)
+
+
+def build_divergence(cfg: dict | None, tau: float) -> Divergence:
+    """The loss between two students of a loss over several: by default the exact ``kd_loss``."""
+    if cfg is None:
+        return partial(kd_loss, tau=tau)
+    return build_loss(cfg, 'KLDivergence', tau)
