@@ -52,7 +52,8 @@ class EnsembleKLDivergence(nn.Module):
 
     def forward(self, preds_S: Tensor, preds_T: Sequence[Tensor]) -> Tensor:  # noqa: N803
         """Loss of the logits ``preds_S`` (B, K) against the mean of the list ``preds_T``."""
-        return self.loss_weight * self.divergence(preds_S, ensemble_logits(preds_T))
+        teacher = ensemble_logits(preds_T).detach()
+        return self.loss_weight * self.divergence(preds_S, teacher)
 
 
 @MODELS.register_module()
