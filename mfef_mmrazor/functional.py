@@ -69,7 +69,7 @@ def standardized(logits: Tensor) -> Tensor:
 
     Example:
         >>> standardized(torch.tensor([[1.0, 2.0, 3.0]]))
-        tensor([[-1.,  0.,  1.]])
+        tensor([[-1.0000,  0.0000,  1.0000]])
     """
     centred = logits - logits.mean(dim=1, keepdim=True)
     return centred / (logits.std(dim=1, keepdim=True) + 1e-7)

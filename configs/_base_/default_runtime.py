@@ -12,6 +12,7 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='mmrazor.ChannelsLastHook'),
     dict(type='mmrazor.EpochSeedHook'),
+    dict(type='mmrazor.DistillerUpdateHook'),
     dict(type='mmrazor.ProgressHook'),
     dict(type='mmrazor.ResultsHook'),
 ]

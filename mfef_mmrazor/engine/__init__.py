@@ -1,10 +1,18 @@
-from .hooks import ChannelsLastHook, EpochSeedHook, HeldOutHook, ProgressHook, ResultsHook
+from .hooks import (
+    ChannelsLastHook,
+    DistillerUpdateHook,
+    EpochSeedHook,
+    HeldOutHook,
+    ProgressHook,
+    ResultsHook,
+)
 from .loops import OnlineDistillTestLoop, OnlineDistillValLoop
 from .optim_wrapper import BFloat16OptimWrapper
 
 __all__ = [
     'BFloat16OptimWrapper',
     'ChannelsLastHook',
+    'DistillerUpdateHook',
     'EpochSeedHook',
     'HeldOutHook',
     'OnlineDistillTestLoop',

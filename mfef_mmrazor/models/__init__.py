@@ -10,6 +10,7 @@ from .backbones import (
     WideResNet,
 )
 from .connectors import (
+    AuxiliaryClassifier,
     DANetConnector,
     DualAttentionConnector,
     FeatureFusionConnector,
@@ -19,6 +20,7 @@ from .connectors import (
 from .distillers import (
     CLILRDistiller,
     ConfigurableOnlineDistiller,
+    DCMDistiller,
     DMLDistiller,
     FFLDistiller,
     FFSDDistiller,
@@ -30,6 +32,7 @@ from .distillers import (
     ONEDistiller,
     OnlineDistiller,
     PCLDistiller,
+    SwitOKDDistiller,
 )
 from .losses import (
     AttentionMapLoss,
@@ -44,6 +47,7 @@ from .necks import DualAttentionNeck, MultiScaleNeck
 
 __all__ = [
     'AttentionMapLoss',
+    'AuxiliaryClassifier',
     'CLILRDistiller',
     'CifarDenseNet',
     'CifarMobileNetV2',
@@ -53,6 +57,7 @@ __all__ = [
     'CifarVGG',
     'ConfigurableOnlineDistiller',
     'DANetConnector',
+    'DCMDistiller',
     'DMLDistiller',
     'DiversityLoss',
     'DualAttentionConnector',
@@ -77,6 +82,7 @@ __all__ = [
     'OnlineDistiller',
     'PCLDistiller',
     'StandardizedKLDivergence',
+    'SwitOKDDistiller',
     'WholeMapLoss',
     'WideResNet',
 ]

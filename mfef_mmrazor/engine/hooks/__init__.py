@@ -1,7 +1,15 @@
 from .channels_last_hook import ChannelsLastHook
+from .distiller_update_hook import DistillerUpdateHook
 from .epoch_seed_hook import EpochSeedHook
 from .held_out_hook import HeldOutHook
 from .progress_hook import ProgressHook
 from .results_hook import ResultsHook
 
-__all__ = ['ChannelsLastHook', 'EpochSeedHook', 'HeldOutHook', 'ProgressHook', 'ResultsHook']
+__all__ = [
+    'ChannelsLastHook',
+    'DistillerUpdateHook',
+    'EpochSeedHook',
+    'HeldOutHook',
+    'ProgressHook',
+    'ResultsHook',
+]

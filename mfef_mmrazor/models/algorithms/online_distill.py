@@ -124,10 +124,14 @@ class OnlineDistill(BaseAlgorithm):
 
         Or for a list of batches, one a student: other views of the same images.
         """
+        self.distiller.check_updates(self.students)
         self.distiller.before_step(self.students)
         student_losses, records = self._run_students(inputs, data_samples, mode='loss')
+        weight = 1.0 if self.distillation_stopped else self.distiller.own_loss_weight
         losses = {}
         for i, own in enumerate(student_losses):
+            if weight != 1:
+                own = {name: weight * x if 'loss' in name else x for name, x in own.items()}
             losses.update(add_prefix(own, f'student{i}'))
         labels = targets(data_samples)
         self.distiller.hand_out(labels)
@@ -246,6 +250,11 @@ class OnlineDistill(BaseAlgorithm):
         if built.num_students != number:
             raise ValueError(
                 f'the distiller was made for {built.num_students} students, but there are {number}'
+            )
+        if self.trunk and not built.shares_stages:
+            raise ValueError(
+                f'shared_stages: {type(built).__name__} needs students that are networks of their '
+                'own; set it to 0'
             )
         self._check_recorders_of_trunk(built)
         built.check_recorders(self.students)

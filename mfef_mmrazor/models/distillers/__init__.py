@@ -1,5 +1,6 @@
 from .clilr_distiller import CLILRDistiller
 from .configurable_online_distiller import ConfigurableOnlineDistiller
+from .dcm_distiller import DCMDistiller
 from .dml_distiller import DMLDistiller
 from .ffl_distiller import FFLDistiller
 from .ffsd_distiller import FFSDDistiller
@@ -11,10 +12,12 @@ from .okddip_distiller import OKDDipDistiller
 from .one_distiller import ONEDistiller
 from .online_distiller import OnlineDistiller
 from .pcl_distiller import PCLDistiller
+from .switokd_distiller import SwitOKDDistiller
 
 __all__ = [
     'CLILRDistiller',
     'ConfigurableOnlineDistiller',
+    'DCMDistiller',
     'DMLDistiller',
     'FFLDistiller',
     'FFSDDistiller',
@@ -26,4 +29,5 @@ __all__ = [
     'ONEDistiller',
     'OnlineDistiller',
     'PCLDistiller',
+    'SwitOKDDistiller',
 ]

@@ -14,6 +14,7 @@ from ..losses.logit_losses import build_loss
 from .fused_classifier import FusedClassifier
 from .online_distiller import (
     DEFAULT_RECORDERS,
+    HIDDEN_STAGES,
     OnlineDistiller,
     Records,
     check_maps,
@@ -140,12 +141,8 @@ class FFSDDistiller(OnlineDistiller):
         loss_decoders
     """
 
-    default_recorders = dict(
-        stage1=dict(type='ModuleOutputs', source='backbone.layer1'),
-        stage2=dict(type='ModuleOutputs', source='backbone.layer2'),
-        **DEFAULT_RECORDERS,
-    )
-    stages = ('stage1', 'stage2', 'feature')
+    default_recorders = {**HIDDEN_STAGES, **DEFAULT_RECORDERS}
+    stages = (*HIDDEN_STAGES, 'feature')
     renamed_weights = FusedClassifier.RENAMED
 
     def __init__(

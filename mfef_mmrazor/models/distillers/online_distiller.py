@@ -23,6 +23,12 @@ DEFAULT_RECORDERS = dict(
     feature=dict(type='ModuleOutputs', source='backbone'),
 )
 
+HIDDEN_STAGES = dict(
+    stage1=dict(type='ModuleOutputs', source='backbone.layer1'),
+    stage2=dict(type='ModuleOutputs', source='backbone.layer2'),
+)
+"""Recorders of the maps before the last one, of a network with three stages."""
+
 
 def full_precision(x: Tensor) -> Tensor:
     """At least float32: losses are not taken in the half precision of autocast."""
@@ -47,6 +53,26 @@ def one_per_student(in_channels: int | Sequence[int], num_students: int) -> list
             f'but there are {num_students}'
         )
     return list(in_channels)
+
+
+def stages_per_student(
+    in_channels: Sequence[int] | Sequence[Sequence[int]], stages: int, num_students: int
+) -> list[list[int]]:
+    """Channels of the recorded maps of each student's stages, from one list for all or one each.
+
+    Raises:
+        ValueError: It is not a number for each stage, or names another number of students.
+    """
+    given: list = list(in_channels) if isinstance(in_channels, Sequence) else [in_channels]
+    one_each = all(isinstance(own, Sequence) for own in given)
+    found = [list(own) for own in (given if one_each else [given] * num_students)]
+    whole = all(isinstance(c, int) for own in found for c in own)
+    if len(found) != num_students or {len(own) for own in found} != {stages} or not whole:
+        raise ValueError(
+            f'in_channels={in_channels!r}, expected the channels of {stages} stages, such as '
+            f'{[16, 32, 64][:stages]}, or such a list for each of the {num_students} students'
+        )
+    return found
 
 
 def check_maps(
@@ -87,6 +113,14 @@ class OnlineDistiller(BaseDistiller):
     default_recorders: dict[str, dict] = DEFAULT_RECORDERS
     renamed_weights: dict[str, str] = {}
     """Starts of weights' names that older checkpoints have: name then -> name now."""
+    extra_views = 0
+    """Views of the images that the method wants beside one for each student."""
+    shares_stages = True
+    """Whether the students may be branches of one network."""
+    acts_on_updates = False
+    """Whether it needs :meth:`before_update` or :meth:`after_update`, from DistillerUpdateHook."""
+    decides_by_batch = False
+    """Whether a step of the optimizer must be of one batch."""
 
     def __init__(
         self,
@@ -113,6 +147,9 @@ class OnlineDistiller(BaseDistiller):
                     f'recorders: student{i} has {sorted(cfgs)}, student0 '
                     f'{sorted(self.recorder_cfgs[0])}; every student needs each of them'
                 )
+        self.own_loss_weight = 1.0  # of what the students' own heads compute
+        self.updates_announced = False  # set by DistillerUpdateHook
+        self._versions: list[int] | None = None
         self.recorders: list[RecorderManager] = []
         self._recorded_modules: list[nn.Module] = []
 
@@ -142,6 +179,23 @@ class OnlineDistiller(BaseDistiller):
 
     def before_step(self, students: Sequence[BaseModel]) -> None:
         """Look at the students before a training step, the optimizer's last one behind them."""
+
+    def before_update(self, students: Sequence[BaseModel]) -> None:
+        """Look at the gradients right before the optimizer uses them."""
+
+    def after_update(self, students: Sequence[BaseModel]) -> None:
+        """Look at the weights right after a step of the optimizer."""
+
+    def check_updates(self, students: Sequence[BaseModel]) -> None:
+        """Raise a ``ValueError`` if the optimizer moves the students and nobody says so."""
+        versions = [p._version for student in students for p in student.parameters()]
+        moved = self._versions is not None and versions != self._versions
+        if self.acts_on_updates and moved and not self.updates_announced:
+            raise ValueError(
+                f'{type(self).__name__} has to act when the optimizer steps: add '
+                "dict(type='mmrazor.DistillerUpdateHook') to custom_hooks"
+            )
+        self._versions = versions
 
     def ramp_up(self) -> float:
         """Weight of the distillation in the runner's current epoch, see ``sigmoid_ramp_up``.

@@ -1,0 +1,14 @@
+_base_ = [
+    '../_base_/datasets/digits.py',
+    '../_base_/models/resnet8_cifar.py',
+    '../_base_/schedules/sgd_20e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    _scope_='mmrazor',
+    type='OnlineDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    students=[_base_.student, _base_.student],
+    distiller=dict(type='DCMDistiller', in_channels=[16, 32], num_classes=10),
+)
