@@ -43,7 +43,9 @@ def test_config_builds_and_takes_a_step(config, tmp_path, monkeypatch):
         model = MODELS.build(cfg.model)
         preprocessor = cfg.model.data_preprocessor
     size = SIZES.get(config.stem.split('_')[-1], 32)
-    views = [torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8) for _ in range(2)]
+    pipeline = cfg.train_dataloader.dataset.get('pipeline', [])
+    number = sum(sum(step.get('num_views', [])) for step in pipeline) or 1
+    views = [torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8) for _ in range(number)]
     takes_views = preprocessor.type == 'mmpretrain.SelfSupDataPreprocessor'
     data = dict(
         inputs=views if takes_views else list(views[0]),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...functional import ensemble_logits
 from ..builder import build, find
-from ..distillers.online_distiller import OnlineDistiller, Records
+from ..distillers.online_distiller import OnlineDistiller, Records, check_same_architecture
 from ..trunk import share_low_modules
 
 Predictions = dict[str, list[BaseDataElement]]
@@ -54,14 +54,16 @@ class OnlineDistill(BaseAlgorithm):
             Backbones can be ``CifarResNet``, ``WideResNet`` and mmpretrain's ``ResNet``.
         mean_trunk_gradient: Divide the gradient where the students part by their number, as CL-ILR
             does. Otherwise the trunk gets the sum.
+        same_initial_weights: All students start from the weights of the first, as in OKDPH.
+            Otherwise each has its own.
         init_cfg: Initialization config.
 
     Raises:
         ValueError: There are fewer than two students or the same one twice, or numbers of classes
             differ, or the distiller was made for another number of students; the students cannot
-            share the stages, or share none but their gradient is to be divided, or a recorder
-            looks inside them; and when weights of another architecture are loaded, also with
-            ``strict=False``.
+            start from the same weights or share the stages, or share none but their gradient is to
+            be divided, or a recorder looks inside them; and when weights of another architecture
+            are loaded, also with ``strict=False``.
         TypeError: A student is no ``BaseModel``, or the distiller no ``OnlineDistiller``.
         KeyError: A recorder's source is not in its student.
 
@@ -87,6 +89,7 @@ class OnlineDistill(BaseAlgorithm):
         data_preprocessor: dict | nn.Module | None = None,
         shared_stages: int = 0,
         mean_trunk_gradient: bool = False,
+        same_initial_weights: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         if not isinstance(students, Sequence) or len(students) < 2:
@@ -100,6 +103,10 @@ class OnlineDistill(BaseAlgorithm):
         if len(set(built)) < len(built):
             raise ValueError('students: the same built network is there twice; give each its own')
         first, *peers = [self._build_student(i, student) for i, student in enumerate(students)]
+        if same_initial_weights:
+            check_same_architecture([first, *peers], 'same_initial_weights')
+            for peer in peers:
+                peer.load_state_dict(first.state_dict())
         # mmrazor's own way of clearing `inplace` does nothing on torch >= 2.5: done below
         super().__init__(first, data_preprocessor, init_cfg, module_inplace=True)
         self.peers = ModuleList(peers)
@@ -185,12 +192,14 @@ class OnlineDistill(BaseAlgorithm):
         mode: str,
     ) -> tuple[list, Records]:
         views = inputs if isinstance(inputs, list) else [inputs] * len(self.students)
-        if len(views) != len(self.students):
+        wanted = len(self.students) + self.distiller.extra_views
+        if isinstance(inputs, list) and len(views) != wanted:
             raise ValueError(
                 f'the data pipeline gives {len(views)} views of an image for '
-                f'{len(self.students)} students: set num_views of MultiView to '
-                f'[{len(self.students)}]'
+                f'{len(self.students)} students of {type(self.distiller).__name__}: set num_views '
+                f'of MultiView to [{wanted}]'
             )
+        views, extra = views[: len(self.students)], views[len(self.students) :]
         if self.trunk and isinstance(inputs, list):
             raise ValueError(
                 'the data pipeline gives a view of an image for each student, but with '
@@ -204,7 +213,10 @@ class OnlineDistill(BaseAlgorithm):
             ):
                 with recorders:
                     outputs.append(student(maps[0] if maps else view, data_samples, mode=mode))
-        return outputs, self.distiller.collect_records()
+        records = self.distiller.collect_records()
+        if extra:
+            records['extra_views'] = extra
+        return outputs, records
 
     @contextmanager
     def _trunk_maps(self) -> Iterator[list[Tensor]]:

@@ -9,6 +9,7 @@ from .kdcl_distiller import KDCLDistiller
 from .mcl_distiller import MCLDistiller
 from .mfef_distiller import MFEFDistiller
 from .okddip_distiller import OKDDipDistiller
+from .okdph_distiller import OKDPHDistiller
 from .one_distiller import ONEDistiller
 from .online_distiller import OnlineDistiller
 from .pcl_distiller import PCLDistiller
@@ -26,6 +27,7 @@ __all__ = [
     'MCLDistiller',
     'MFEFDistiller',
     'OKDDipDistiller',
+    'OKDPHDistiller',
     'ONEDistiller',
     'OnlineDistiller',
     'PCLDistiller',

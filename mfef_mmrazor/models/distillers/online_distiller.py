@@ -90,6 +90,17 @@ def check_maps(
             )
 
 
+def check_same_architecture(students: Sequence[nn.Module], why: str) -> None:
+    """Raise a ``ValueError`` for the first student whose weights are not those of student0."""
+    shapes = [{k: v.shape for k, v in student.state_dict().items()} for student in students]
+    for i, found in enumerate(shapes):
+        if found != shapes[0]:
+            raise ValueError(
+                f'{why}: student{i} is not the same network as student0; list one network as often '
+                'as there are students'
+            )
+
+
 class OnlineDistiller(BaseDistiller):
     """Base class: a method overrides :meth:`compute_distill_losses` and reads like its paper.
 

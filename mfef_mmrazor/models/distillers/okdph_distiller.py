@@ -1,0 +1,171 @@
+"""OKDPH: online knowledge distillation by parameter hybridisation."""
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModel
+from mmrazor.registry import MODELS
+from torch import Tensor
+from torch.func import functional_call
+
+from ...functional import ensemble_logits
+from ..builder import build
+from ..losses.logit_losses import build_loss
+from .online_distiller import (
+    DEFAULT_RECORDERS,
+    OnlineDistiller,
+    Records,
+    check_same_architecture,
+    full_precision,
+)
+
+
+@MODELS.register_module()
+class OKDPHDistiller(OnlineDistiller):
+    r"""A network with the mean of the students' weights learns and teaches with them, and every few
+    steps the students move towards it (Parameter Hybridization, https://arxiv.org/abs/2303.14666).
+
+    The hybrid network h is the students' architecture with the mean of their weights,
+    :math:`\theta_h = \frac1m \sum_i \theta_i`, and sees a view of the images of its own. With its
+    logits :math:`z_h`:
+
+    .. math::
+        z_t &= \frac{1}{m+1} \Big(z_h + \sum_i z_i\Big) \\
+        L &= \sum_i \{\omega\,\mathrm{CE}(z_i, y) + (1 - \omega)\,\mathrm{CE}(z_h, y)
+          + \beta\,\mathrm{KD}_\tau(\mathrm{sg}\,z_t \to z_i)\}
+
+    and after every ``interval`` steps :math:`\theta_i \gets \gamma \theta_h + (1 - \gamma)
+    \theta_i`, batch norm's statistics included. The students' own cross-entropies are not repeated
+    here: their heads compute them, and :class:`OnlineDistill` weighs them by :math:`\omega`.
+
+    :math:`\mathrm{CE}(z_h, y)` looks for weights around which the loss is flat. **As the paper
+    means it, it trains the students through their mean**, each by :math:`\frac1m` of the gradient
+    there: ``hybrid_gradient=True``, the default. **In the released code it trains nothing**, since
+    h is a copy: ``hybrid_gradient=False``.
+
+    The students are one architecture, and in the original start from the same weights,
+    ``same_initial_weights`` of :class:`OnlineDistill`.
+
+    Args:
+        label_weight: :math:`\omega`.
+        transfer_weight: :math:`\beta`.
+        averaging: :math:`\gamma`; 0 for none.
+        interval: Steps of the optimizer between two averagings.
+        hybrid_gradient: Whether the loss of the hybrid network trains the students.
+        loss_ce: Config of the hybrid network's loss on the labels.
+        loss_transfer: Config of what all of them teach each student; ``type``, ``tau`` and
+            ``loss_weight`` may be left out.
+        tau: Temperature, where ``loss_transfer`` does not set its own.
+        num_students: m, filled in by :class:`OnlineDistill`.
+        recorders: See :class:`OnlineDistiller`; beside the usual ones, ``image`` is what the
+            student sees. Where the data pipeline makes no views, the hybrid network sees the same.
+        init_cfg: Initialization config.
+
+    Raises:
+        ValueError: The students are different networks; ``label_weight`` or ``averaging`` is not
+            between 0 and 1, ``interval`` is not a whole number from 1 on, or ``tau`` is not
+            positive; or, at the second step, nobody tells of the optimizer's steps.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import OnlineDistill
+        >>> student = dict(
+        ...     type='mmpretrain.ImageClassifier',
+        ...     backbone=dict(type='CifarResNet', depth=8),
+        ...     neck=dict(type='GlobalAveragePooling'),
+        ...     head=dict(type='LinearClsHead', num_classes=10, in_channels=64))
+        >>> model = OnlineDistill(
+        ...     students=[student, student],
+        ...     distiller=dict(type='OKDPHDistiller'),
+        ...     same_initial_weights=True)
+        >>> list(model.predict_all(torch.rand(2, 3, 32, 32)))  # the hybrid network is called fused
+        ['student0', 'student1', 'ensemble', 'fused']
+    """
+
+    default_recorders = dict(
+        logits=DEFAULT_RECORDERS['logits'], image=dict(type='ModuleInputs', source='backbone')
+    )
+    extra_views = 1
+    shares_stages = False
+    acts_on_updates = True
+
+    def __init__(
+        self,
+        label_weight: float = 0.8,
+        transfer_weight: float = 0.8,
+        averaging: float = 0.5,
+        interval: int = 5,
+        hybrid_gradient: bool = True,
+        loss_ce: dict = dict(type='mmpretrain.CrossEntropyLoss'),
+        loss_transfer: dict = dict(type='KLDivergence'),
+        tau: float = 4.0,
+        num_students: int = 2,
+        recorders: dict | Sequence[dict] | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(num_students, recorders, init_cfg=init_cfg)
+        for name, share in (('label_weight', label_weight), ('averaging', averaging)):
+            if not 0 <= share <= 1:
+                raise ValueError(f'{name}={share}, expected a share between 0 and 1')
+        if not isinstance(interval, int) or interval < 1:
+            raise ValueError(f'interval={interval!r}, expected a whole number of steps, 1 or more')
+        self.own_loss_weight = label_weight
+        self.averaging = averaging
+        self.interval = interval
+        self.hybrid_gradient = hybrid_gradient
+        self.loss_ce = build(loss_ce, type='mmpretrain.CrossEntropyLoss')
+        self.loss_transfer = build_loss(
+            loss_transfer, 'KLDivergence', tau, loss_weight=transfer_weight
+        )
+        self.students: tuple[BaseModel, ...] = ()  # a tuple: they are the algorithm's own parts
+        self.steps: Tensor
+        self.register_buffer('steps', torch.zeros((), dtype=torch.long))
+
+    def set_up(self, students: Sequence[BaseModel]) -> None:
+        """Remember whose weights are averaged."""
+        check_same_architecture(students, type(self).__name__)
+        self.students = tuple(students)
+
+    def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
+        """What the hybrid network learns, and what all of them together teach each student."""
+        logits = records['logits']
+        with torch.set_grad_enabled(self.hybrid_gradient and torch.is_grad_enabled()):
+            hybrid = self.hybrid_logits(records.get('extra_views', records['image'])[0])
+        target = ensemble_logits([*logits, hybrid]).detach()
+        share = self.num_students * (1 - self.own_loss_weight)
+        return dict(
+            loss_hybrid=share * self.loss_ce(hybrid, labels),
+            loss_transfer=sum(self.loss_transfer(z, target) for z in logits),
+        )
+
+    def after_update(self, students: Sequence[BaseModel]) -> None:
+        """Move the students towards their mean, after every so many steps."""
+        self.steps += 1
+        if self.steps % self.interval:
+            return
+        with torch.no_grad():
+            mean = self.mean_weights()
+            for student in students:
+                for name, weight in student.state_dict(keep_vars=True).items():
+                    if weight.is_floating_point():  # not the number of batches seen
+                        weight.lerp_(mean[name], self.averaging)
+
+    def mean_weights(self) -> dict[str, Tensor]:
+        """The hybrid network's weights and buffers; the students' weights get their gradients."""
+        states = [student.state_dict(keep_vars=True) for student in self.students]
+        return {
+            name: torch.stack([state[name] for state in states]).mean(dim=0)
+            if first.is_floating_point()
+            else first.clone()
+            for name, first in states[0].items()
+        }
+
+    def hybrid_logits(self, images: Tensor) -> Tensor:
+        """Logits of the hybrid network, (B, K)."""
+        call = dict(data_samples=None, mode='tensor')
+        logits = functional_call(self.students[0], self.mean_weights(), (images,), call)
+        return full_precision(logits)
+
+    def fused_logits(self, records: Records) -> Tensor:
+        """Logits of the hybrid network, (B, K)."""
+        return self.hybrid_logits(records['image'][0])
