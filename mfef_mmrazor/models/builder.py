@@ -1,10 +1,13 @@
 """Builds registered modules from configs, with errors that name the way out."""
 
 import inspect
+import logging
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModule
 from mmrazor.registry import MODELS
 
 
@@ -60,6 +63,17 @@ def find(cfg: dict) -> Any:
                 f'{name} is not registered in {scope}{nearest(name, registry.module_dict)}'
             )
         return found
+
+
+def initialise(network: BaseModule) -> None:
+    """Initialise, without the line per weight that mmengine prints where there is no log file."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        network.init_weights()
+    finally:
+        logger.setLevel(level)
 
 
 def check_arguments(factory: type, cfg: dict) -> None:

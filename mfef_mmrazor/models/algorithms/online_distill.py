@@ -1,11 +1,9 @@
 """The algorithm: N students, one batch for all, one optimizer step."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from mmengine.logging import MMLogger
 from mmengine.model import BaseModel, ModuleList
 from mmengine.structures import BaseDataElement
 from mmpretrain.structures import DataSample
@@ -15,7 +13,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ...functional import ensemble_logits
-from ..builder import build, find
+from ..builder import build, find, initialise
 from ..distillers.online_distiller import OnlineDistiller, Records, check_same_architecture
 from ..trunk import share_low_modules
 
@@ -242,7 +240,7 @@ class OnlineDistill(BaseAlgorithm):
         if isinstance(student, dict):
             student = build(student)
             if isinstance(student, BaseModel):
-                _initialise(student)
+                initialise(student)
         if not isinstance(student, BaseModel):
             raise TypeError(
                 f'student{index}: found {type(student).__name__}, expected an mmengine BaseModel '
@@ -350,17 +348,6 @@ def pack_predictions(
         sample.new().set_pred_score(score).set_pred_label(score.argmax())
         for sample, score in zip(samples, scores, strict=True)
     ]
-
-
-def _initialise(student: BaseModel) -> None:
-    """Initialise, without the line a weight that mmengine prints where there is no log file."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        student.init_weights()
-    finally:
-        logger.setLevel(level)
 
 
 def _shorten(keys: Sequence[str], most: int = 8) -> str:

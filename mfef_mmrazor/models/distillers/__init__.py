@@ -1,6 +1,7 @@
 from .clilr_distiller import CLILRDistiller
 from .configurable_online_distiller import ConfigurableOnlineDistiller
 from .dcm_distiller import DCMDistiller
+from .dkel_distiller import DKELDistiller
 from .dml_distiller import DMLDistiller
 from .ffl_distiller import FFLDistiller
 from .ffsd_distiller import FFSDDistiller
@@ -19,6 +20,7 @@ __all__ = [
     'CLILRDistiller',
     'ConfigurableOnlineDistiller',
     'DCMDistiller',
+    'DKELDistiller',
     'DMLDistiller',
     'FFLDistiller',
     'FFSDDistiller',

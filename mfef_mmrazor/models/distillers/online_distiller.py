@@ -209,12 +209,12 @@ class OnlineDistiller(BaseDistiller):
         self._versions = versions
 
     def ramp_up(self) -> float:
-        """Weight of the distillation in the runner's current epoch, see ``sigmoid_ramp_up``.
+        """Weight of the distillation in the runner's current epoch, see ``sigmoid_ramp_up``."""
+        return sigmoid_ramp_up(self.epoch(), self.ramp_up_epochs)
 
-        The epoch is mmengine's own record of it, so it is right after a resume.
-        """
-        epoch = MessageHub.get_current_instance().get_info('epoch', 0)
-        return sigmoid_ramp_up(epoch, self.ramp_up_epochs)
+    def epoch(self) -> int:
+        """The runner's current epoch, from 0: mmengine's own record, so right after a resume."""
+        return MessageHub.get_current_instance().get_info('epoch', 0)
 
     def check_recorders(self, students: Sequence[nn.Module]) -> None:
         """Raise a ``KeyError`` for the first recorder without a source in its student."""

@@ -1,0 +1,22 @@
+_base_ = [
+    '../_base_/datasets/cifar100_views.py',
+    '../_base_/models/resnet32_cifar.py',
+    '../_base_/schedules/sgd_300e.py',
+    '../_base_/default_runtime.py',
+]
+
+student = _base_.student
+student.head.num_classes = 100
+
+# a view for each student
+*augmentation, pack = _base_.train_pipeline
+views = dict(type='MultiView', num_views=[3], transforms=[augmentation])
+train_dataloader = dict(dataset=dict(pipeline=[views, pack]))
+
+model = dict(
+    _scope_='mmrazor',
+    type='OnlineDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    students=[student, student, student],
+    distiller=dict(type='DKELDistiller', in_channels=64, num_classes=100),
+)

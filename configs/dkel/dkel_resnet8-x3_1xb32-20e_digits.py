@@ -1,0 +1,21 @@
+_base_ = [
+    '../_base_/datasets/digits_views.py',
+    '../_base_/models/resnet8_cifar.py',
+    '../_base_/schedules/sgd_20e.py',
+    '../_base_/default_runtime.py',
+]
+
+# a view for each student
+*augmentation, pack = _base_.train_pipeline
+views = dict(type='MultiView', num_views=[3], transforms=[augmentation])
+train_dataloader = dict(dataset=dict(pipeline=[views, pack]))
+
+model = dict(
+    _scope_='mmrazor',
+    type='OnlineDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    students=[_base_.student, _base_.student, _base_.student],
+    distiller=dict(
+        type='DKELDistiller', in_channels=64, num_classes=10, momentum=0.04, ramp_up_epochs=5
+    ),
+)

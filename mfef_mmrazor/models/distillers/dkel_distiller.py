@@ -1,0 +1,194 @@
+"""DKEL: decoupled knowledge with ensemble learning."""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseModel, BaseModule, ExponentialMovingAverage, ModuleList
+from mmrazor.registry import MODELS
+from torch import Tensor
+
+from ...functional import peer_means
+from ..builder import build, initialise
+from ..losses.logit_losses import build_loss
+from .online_distiller import (
+    DEFAULT_RECORDERS,
+    OnlineDistiller,
+    Records,
+    check_maps,
+    full_precision,
+    one_per_student,
+)
+
+
+@MODELS.register_module()
+class DKELDistiller(OnlineDistiller):
+    r"""PCL with mean teachers that start from weights of their own, and whose ensemble teaches at
+    first (Decoupled Knowledge with Ensemble Learning, https://arxiv.org/abs/2312.11218).
+
+    For the last feature map :math:`F_i` and logits :math:`z_i` of student i, and the logits
+    :math:`\tilde z_i` of its mean teacher on the same view of the images:
+
+    .. math::
+        z_e &= \mathrm{head}([\mathrm{GAP}(F_1), \dots, \mathrm{GAP}(F_m)]) \\
+        P_i &= d\,\mathrm{KD}_\tau\Big(\frac{1}{m-1} \sum_{j \ne i} \tilde z_j \to z_i\Big)
+          + \frac{1 - d}{m-1} \sum_{j \ne i} \mathrm{KD}_\tau(\tilde z_j \to z_i) \\
+        L &= \sum_i \{\mathrm{CE}(z_i, y) + w\,\mathrm{KD}_\tau(\mathrm{sg}\,z_e \to z_i)
+          + w\,P_i\} + \mathrm{CE}(z_e, y)
+
+    w is the ramp-up, and :math:`d = e^{-\mathrm{decay} \cdot \mathrm{epoch}}`, 0 once it is below
+    0.01. With two students each has one peer, and d makes no difference. The students' own
+    cross-entropies are not repeated here: their heads compute them. :math:`\mathrm{CE}(z_e, y)`
+    trains the students' features as well.
+
+    A mean teacher is the student's network with other initial weights, without gradients. After
+    each step of the optimizer it moves towards the student, :math:`\tilde\theta \gets (1 - \mu)\,
+    \tilde\theta + \mu\,\theta` with the momentum :math:`\mu`, at the same pace from the first step
+    on: so the two are apart for some :math:`1 / \mu` steps. Teachers normalise by the batch, as
+    students do in training.
+
+    Args:
+        in_channels: Channels of the recorded ``feature``: one number, or one for each student.
+        num_classes: K.
+        momentum: :math:`\mu`.
+        decay: Of d, per epoch.
+        head: Config of the classifier on all features, and of its loss.
+        loss_transfer: Config of what that classifier teaches each student.
+        loss_ensemble: Config of what the mean of the peers' teachers teaches a student.
+        loss_peers: Config of what one of them teaches it; ``type``, ``tau`` and ``loss_weight``,
+            1 / (m - 1), may be left out.
+        tau: Temperature, where the losses do not set their own.
+        ramp_up_epochs: R, in epochs; 0 for none.
+        num_students: m, filled in by :class:`OnlineDistill`.
+        recorders: See :class:`OnlineDistiller`; beside the usual ones, ``image`` is what the
+            student sees.
+        init_cfg: Initialization config.
+
+    Raises:
+        ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
+            and 1, ``decay`` is negative or ``tau`` is not positive; or, at the first step, a
+            recorded map has other channels than announced, or, at the second, nobody tells of the
+            optimizer's steps.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import OnlineDistill
+        >>> student = dict(
+        ...     type='mmpretrain.ImageClassifier',
+        ...     backbone=dict(type='CifarResNet', depth=8),
+        ...     neck=dict(type='GlobalAveragePooling'),
+        ...     head=dict(type='LinearClsHead', num_classes=10, in_channels=64))
+        >>> model = OnlineDistill(
+        ...     students=[student, student, student],
+        ...     distiller=dict(type='DKELDistiller', in_channels=64, num_classes=10))
+        >>> teacher = model.distiller.mean_teachers[0].module
+        >>> torch.equal(teacher.head.fc.weight, model.students[0].head.fc.weight)
+        False
+    """
+
+    default_recorders = dict(
+        **DEFAULT_RECORDERS, image=dict(type='ModuleInputs', source='backbone')
+    )
+    shares_stages = False
+    acts_on_updates = True
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        num_classes: int,
+        momentum: float = 0.001,
+        decay: float = 0.5,
+        head: dict = dict(type='mmpretrain.LinearClsHead'),
+        loss_transfer: dict = dict(type='KLDivergence'),
+        loss_ensemble: dict = dict(type='KLDivergence'),
+        loss_peers: dict = dict(type='KLDivergence'),
+        tau: float = 3.0,
+        ramp_up_epochs: float = 80,
+        num_students: int = 3,
+        recorders: dict | Sequence[dict] | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        if not 0 < momentum < 1:
+            raise ValueError(
+                f"momentum={momentum}, the share of a student's weights in a step of its mean "
+                'teacher, must be between 0 and 1'
+            )
+        if not decay >= 0:
+            raise ValueError(f'decay={decay}, expected 0 or more')
+        self.in_channels = one_per_student(in_channels, num_students)
+        self.num_classes = num_classes
+        self.momentum = momentum
+        self.decay = decay
+        known = dict(in_channels=sum(self.in_channels), num_classes=num_classes)
+        self.head = build(head, type='mmpretrain.LinearClsHead', **known)
+        self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau)
+        self.loss_ensemble = build_loss(loss_ensemble, 'KLDivergence', tau)
+        share = 1 / (num_students - 1)
+        self.loss_peers = build_loss(loss_peers, 'KLDivergence', tau, loss_weight=share)
+        self.mean_teachers = ModuleList()
+
+    def set_up(self, students: Sequence[BaseModel]) -> None:
+        """Make the mean teachers, with weights of their own."""
+        self.mean_teachers = ModuleList(
+            ExponentialMovingAverage(with_other_weights(student), self.momentum)
+            for student in students
+        )
+        for teacher in self.mean_teachers:
+            teacher.steps += 1  # in its step 0 it would take over the student's weights
+
+    def after_update(self, students: Sequence[BaseModel]) -> None:
+        """Let the mean teachers follow the students."""
+        for teacher, student in zip(self.mean_teachers, students, strict=True):
+            teacher.update_parameters(student)
+
+    def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
+        """Loss of the classifier on all features; what it and the mean teachers teach."""
+        logits, w, d = records['logits'], self.ramp_up(), self.ensemble_weight()
+        fused, teachers = self.fused_logits(records), self.teacher_logits(records['image'])
+        losses = dict(
+            loss_fused=self.head.loss_module(fused, labels),
+            loss_transfer=w * sum(self.loss_transfer(z, fused) for z in logits),
+        )
+        if d < 1:
+            peers = sum(
+                self.loss_peers(z, teacher)
+                for i, z in enumerate(logits)
+                for j, teacher in enumerate(teachers)
+                if i != j
+            )
+            losses['loss_peers'] = w * (1 - d) * peers
+        if d > 0:
+            pairs = zip(logits, peer_means(teachers), strict=True)
+            losses['loss_ensemble'] = w * d * sum(self.loss_ensemble(z, mean) for z, mean in pairs)
+        return losses
+
+    def ensemble_weight(self) -> float:
+        """d, the share of the mean teachers' ensemble in the runner's current epoch."""
+        d = math.exp(-self.decay * self.epoch())
+        return d if d > 0.01 else 0.0
+
+    @torch.no_grad()
+    def teacher_logits(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Logits (B, K) of every mean teacher, each on its own student's view."""
+        pairs = zip(self.mean_teachers, images, strict=True)
+        return [full_precision(teacher(view, mode='tensor')) for teacher, view in pairs]
+
+    def fused_logits(self, records: Records) -> Tensor:
+        """Logits of the classifier on all students' features, (B, K)."""
+        check_maps(records['feature'], self.in_channels)
+        pooled = torch.cat([x.mean(dim=(2, 3)) for x in records['feature']], dim=1)
+        return full_precision(self.head((pooled,)))
+
+
+def with_other_weights(student: BaseModel) -> BaseModel:
+    """The same network, initialised anew."""
+    network = copy.deepcopy(student)
+    for module in network.modules():
+        if hasattr(module, 'reset_parameters'):
+            module.reset_parameters()
+        if isinstance(module, BaseModule):
+            module.is_init = False
+    initialise(network)
+    return network
