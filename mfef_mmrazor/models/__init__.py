@@ -20,6 +20,7 @@ from .connectors import (
 from .distillers import (
     CLILRDistiller,
     ConfigurableOnlineDistiller,
+    DCCLDistiller,
     DCMDistiller,
     DKELDistiller,
     DMLDistiller,
@@ -59,6 +60,7 @@ __all__ = [
     'CifarVGG',
     'ConfigurableOnlineDistiller',
     'DANetConnector',
+    'DCCLDistiller',
     'DCMDistiller',
     'DKELDistiller',
     'DMLDistiller',

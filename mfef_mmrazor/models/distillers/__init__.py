@@ -1,5 +1,6 @@
 from .clilr_distiller import CLILRDistiller
 from .configurable_online_distiller import ConfigurableOnlineDistiller
+from .dccl_distiller import DCCLDistiller
 from .dcm_distiller import DCMDistiller
 from .dkel_distiller import DKELDistiller
 from .dml_distiller import DMLDistiller
@@ -19,6 +20,7 @@ from .switokd_distiller import SwitOKDDistiller
 __all__ = [
     'CLILRDistiller',
     'ConfigurableOnlineDistiller',
+    'DCCLDistiller',
     'DCMDistiller',
     'DKELDistiller',
     'DMLDistiller',

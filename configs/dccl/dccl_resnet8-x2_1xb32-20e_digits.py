@@ -1,0 +1,16 @@
+_base_ = [
+    '../_base_/datasets/digits.py',
+    '../_base_/models/resnet8_cifar.py',
+    '../_base_/schedules/sgd_20e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    _scope_='mmrazor',
+    type='OnlineDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    students=[_base_.student, _base_.student],
+    distiller=dict(
+        type='DCCLDistiller', in_channels=[16, 32, 64], num_classes=10, ramp_up_epochs=5
+    ),
+)
