@@ -28,9 +28,9 @@ class CLILRDistiller(OnlineDistiller):
         loss_transfer: Config of what the others teach each student; ``type`` and ``tau`` may be
             left out.
         tau: Temperature, where ``loss_transfer`` does not set its own.
-        detach_targets: Whether the others' mean is a constant for what is learnt from it (sg).
-            Published code for this method lets the gradient through; on digits the gradients then
-            differ by about 1 %.
+        detach_targets: Whether the others' mean is a constant for those who learn from it (sg). The
+            code that this follows lets the gradient through: with three students the distillation's
+            gradient is then about half as large again.
         ramp_up_epochs: R, in epochs; 0 for none.
         num_students: m, filled in by :class:`OnlineDistill`.
         recorders: See :class:`OnlineDistiller`.

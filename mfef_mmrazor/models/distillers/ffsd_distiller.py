@@ -144,6 +144,7 @@ class FFSDDistiller(OnlineDistiller):
     default_recorders = {**HIDDEN_STAGES, **DEFAULT_RECORDERS}
     stages = (*HIDDEN_STAGES, 'feature')
     renamed_weights = FusedClassifier.RENAMED
+    shares_stages = False
 
     def __init__(
         self,

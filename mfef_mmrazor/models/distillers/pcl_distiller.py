@@ -86,6 +86,7 @@ class PCLDistiller(OnlineDistiller):
     default_recorders = dict(
         **DEFAULT_RECORDERS, image=dict(type='ModuleInputs', source='backbone')
     )
+    shares_stages = False
 
     def __init__(
         self,
