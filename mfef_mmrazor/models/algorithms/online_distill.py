@@ -194,8 +194,7 @@ class OnlineDistill(BaseAlgorithm):
         if isinstance(inputs, list) and len(views) != wanted:
             raise ValueError(
                 f'the data pipeline gives {len(views)} views of an image for '
-                f'{len(self.students)} students of {type(self.distiller).__name__}: set num_views '
-                f'of MultiView to [{wanted}]'
+                f'{len(self.students)} students: set num_views of MultiView to [{wanted}]'
             )
         views, extra = views[: len(self.students)], views[len(self.students) :]
         if self.trunk and isinstance(inputs, list):

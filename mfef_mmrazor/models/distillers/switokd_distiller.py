@@ -42,7 +42,7 @@ class SwitOKDDistiller(OnlineDistiller):
     the statistics of its batch norm go on, as it still sees the batch. Several processes decide
     together, by the mean of their distances.
 
-    ``expert_share`` in the log is the share of pairs and batches in expert mode.
+    ``expert_share`` in the log is the share of pairs in expert mode, in the epoch so far.
 
     Args:
         num_teachers: How many of the last students are teachers.
@@ -91,6 +91,7 @@ class SwitOKDDistiller(OnlineDistiller):
         self.smaller = range(num_students - num_teachers)
         self.teachers = range(num_students - num_teachers, num_students)
         self.paused: list[int] = []
+        self.counted_epoch, self.shares = -1, list[float]()
         self.loss_mutual = build_loss(loss_mutual, 'KLDivergence', tau)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
@@ -104,8 +105,8 @@ class SwitOKDDistiller(OnlineDistiller):
         self.paused = [t for t in self.teachers if t not in learning]
         pairs = permutations(range(self.num_students), 2)
         mutual = sum(self.loss_mutual(z[i], z[j]) for i, j in pairs if not expert.get((j, i)))
-        share = z[0].new_tensor(sum(expert.values()) / len(expert))
-        return dict(loss_mutual=mutual, expert_share=share)
+        share = self.mean_of_epoch(sum(expert.values()) / len(expert))
+        return dict(loss_mutual=mutual, expert_share=z[0].new_tensor(share))
 
     def expert_pairs(self, z: Sequence[Tensor], labels: Tensor) -> dict[tuple[int, int], bool]:
         """For every student and teacher, whether they are in expert mode for this batch."""
@@ -116,6 +117,13 @@ class SwitOKDDistiller(OnlineDistiller):
                 all_reduce(gap, 'mean')
                 found[s, t] = is_expert(gap)
         return found
+
+    def mean_of_epoch(self, share: float) -> float:
+        """Mean over the batches since the epoch began (mmengine's log shows the last value)."""
+        if self.epoch() != self.counted_epoch:
+            self.counted_epoch, self.shares = self.epoch(), []
+        self.shares.append(share)
+        return sum(self.shares) / len(self.shares)
 
     def before_update(self, students: Sequence[BaseModel]) -> None:
         """Take the gradients of paused teachers away: the optimizer passes them over."""
