@@ -199,9 +199,10 @@ class OnlineDistiller(BaseDistiller):
 
     def check_updates(self, students: Sequence[BaseModel]) -> None:
         """Raise a ``ValueError`` if the optimizer moves the students and nobody says so."""
+        if not self.acts_on_updates or self.updates_announced:
+            return
         versions = [p._version for student in students for p in student.parameters()]
-        moved = self._versions is not None and versions != self._versions
-        if self.acts_on_updates and moved and not self.updates_announced:
+        if any(new > old for new, old in zip(versions, self._versions or versions, strict=True)):
             raise ValueError(
                 f'{type(self).__name__} has to act when the optimizer steps: add '
                 "dict(type='mmrazor.DistillerUpdateHook') to custom_hooks"
