@@ -1,5 +1,6 @@
 """OKDPH: online knowledge distillation by parameter hybridisation."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -167,5 +168,7 @@ class OKDPHDistiller(OnlineDistiller):
         return full_precision(logits)
 
     def fused_logits(self, records: Records) -> Tensor:
-        """Logits of the hybrid network, (B, K)."""
-        return self.hybrid_logits(records['image'][0])
+        """Logits of the hybrid network, (B, K); it is a real one here, which can be traced."""
+        network = copy.deepcopy(self.students[0])
+        network.load_state_dict(self.mean_weights(), assign=True)
+        return full_precision(network(records['image'][0], mode='tensor'))

@@ -138,6 +138,18 @@ def test_the_fused_predictor_is_the_network_of_the_mean_weights_and_statistics()
     for state, student in zip(states, model.students, strict=True):
         assert all(torch.equal(state[k], v) for k, v in student.state_dict().items())
 
+    class Fused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, inputs):
+            return self.model.predict_logits(inputs)['fused']
+
+    # as tools/export_student.py does
+    traced = torch.jit.trace(Fused().eval(), image[:2], check_trace=False)
+    torch.testing.assert_close(traced(image), hybrid(image))
+
 
 def test_students_start_from_the_same_weights_if_asked_for():
     student = dict(
