@@ -3,7 +3,7 @@ import torch
 from reference import LABELS, W40, assert_same, batch_norm, cross_entropy, kd, records, separable
 from torch import nn
 
-from mfef_mmrazor.models import DCCLDistiller
+from mfef_mmrazor.models import DCCLDistiller, MFEFDistiller
 
 STAGES = ('stage1', 'stage2', 'feature')
 
@@ -105,3 +105,15 @@ def test_maps_other_than_announced():
     caught['stage2'][1] = torch.zeros(5, 7, 4, 4, dtype=torch.float64)
     with pytest.raises(ValueError, match=r'stage2 of student1 is \(5, 7, 4, 4\)'):
         dccl().stage_knowledge(caught)
+
+
+def test_mfefs_maps_can_learn_by_the_same_loss():
+    torch.manual_seed(0)
+    mfef = MFEFDistiller(
+        8, 5, attention=None, loss_map=dict(type='MapKLDivergence', tau=2.0), ramp_up_epochs=0
+    ).double()
+    caught = records(2, 8)
+    loss = mfef.compute_distill_losses(caught, LABELS)['loss_map']
+    fused_map, _ = mfef.fused_classifier(mfef.informative_maps(caught))
+    expected = sum(kd(fused_map.flatten(1), x.flatten(1), 2.0) for x in caught['feature'])
+    assert abs(loss - expected) < 1e-10
