@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .. import compat
+from ..engine import DistillerUpdateHook
 from .checkpoints import check_model, check_teacher
 from .checks import check_folder, check_ramp_up, check_training
 from .data_checks import check_data
@@ -51,6 +52,8 @@ def train(cfg: Config, resume: bool = False) -> Runner:
     for handler in runner.logger.handlers:
         if not isinstance(handler, logging.FileHandler):
             handler.addFilter(lambda record: not any(x in record.getMessage() for x in PER_WEIGHT))
+    if not any(isinstance(hook, DistillerUpdateHook) for hook in runner.hooks):
+        runner.register_hook(DistillerUpdateHook())  # methods such as SwitOKD rely on it
     runner.train()
     return runner
 

@@ -11,6 +11,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mfef_mmrazor.apis import train
+
 CONFIG = Path(__file__).parents[2] / 'configs/switokd/switokd_resnet8-resnet20_1xb32-20e_digits.py'
 
 
@@ -121,6 +123,14 @@ for mine in (weights, torch.tensor(steps.paused).float()):
         env=dict(os.environ, OMP_NUM_THREADS='1'),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_our_own_training_needs_no_hook_in_the_config(tmp_path):
+    cfg = small(tmp_path, train_cfg__max_epochs=1)
+    cfg.custom_hooks = []
+    cfg.launcher = 'none'
+    runner = train(cfg)
+    assert runner.model.distiller.updates_announced and runner.iter == 6
 
 
 def test_accumulated_gradients_are_refused(tmp_path):
