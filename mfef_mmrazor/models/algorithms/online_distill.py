@@ -127,7 +127,8 @@ class OnlineDistill(BaseAlgorithm):
     ) -> dict[str, Tensor]:
         """Every student's own losses and the distiller's, for one batch (B, 3, H, W).
 
-        Or for a list of batches, one a student: other views of the same images.
+        Or for a list of batches, other views of the same images: one per student, and those that
+        the method wants for itself.
         """
         self.distiller.check_updates(self.students)
         self.distiller.before_step(self.students)

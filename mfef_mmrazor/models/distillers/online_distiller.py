@@ -125,7 +125,7 @@ class OnlineDistiller(BaseDistiller):
     renamed_weights: dict[str, str] = {}
     """Starts of weights' names that older checkpoints have: name then -> name now."""
     extra_views = 0
-    """Views of the images that the method wants beside one for each student."""
+    """Views of the images beside one for each student; they are in the records by this name."""
     shares_stages = True
     """Whether the students may be branches of one network."""
     acts_on_updates = False
