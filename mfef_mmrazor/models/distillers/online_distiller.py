@@ -160,7 +160,7 @@ class OnlineDistiller(BaseDistiller):
                 )
         self.own_loss_weight = 1.0  # of what the students' own heads compute
         self.updates_announced = False  # set by DistillerUpdateHook
-        self._versions: list[int] | None = None
+        self._moved_from: list[int] | None = None
         self.recorders: list[RecorderManager] = []
         self._recorded_modules: list[nn.Module] = []
 
@@ -202,12 +202,12 @@ class OnlineDistiller(BaseDistiller):
         if not self.acts_on_updates or self.updates_announced:
             return
         versions = [p._version for student in students for p in student.parameters()]
-        if any(new > old for new, old in zip(versions, self._versions or versions, strict=True)):
+        if any(new > old for new, old in zip(versions, self._moved_from or versions, strict=True)):
             raise ValueError(
                 f'{type(self).__name__} has to act when the optimizer steps: add '
                 "dict(type='mmrazor.DistillerUpdateHook') to custom_hooks"
             )
-        self._versions = versions
+        self._moved_from = versions
 
     def ramp_up(self) -> float:
         """Weight of the distillation in the runner's current epoch, see ``sigmoid_ramp_up``."""
