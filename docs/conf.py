@@ -51,6 +51,8 @@ def copy_page(source: Path, target: Path) -> None:
         path, _, anchor = link.partition('#')
         found = (source.parent / path).resolve() if path else source
         found = found / 'README.md' if found.is_dir() else found
+        if found.suffix == '.md' and found.parent == DOCS:
+            return f'[{text}](/{found.name})'
         if found in PAGES:
             page = Path(*['..'] * len(target.parent.relative_to(DOCS).parts)) / PAGES[
                 found
@@ -68,21 +70,6 @@ def copy_page(source: Path, target: Path) -> None:
 shutil.rmtree(GENERATED, ignore_errors=True)
 for source, target in PAGES.items():
     copy_page(source, target)
-
-# Methods: the first sentence of each distiller's docstring, and its card
-rows = ['| method | what it does | card |', '|---|---|---|']
-for card in sorted((ROOT / 'configs').glob('[!_]*/README.md')):
-    named = re.search(r'\b(\w+Distiller)\b', card.read_text())
-    kind = getattr(mfef_mmrazor.models, named.group(1), None) if named else None
-    if kind is None:
-        continue
-    summary = ' '.join((kind.__doc__ or '').split('\n\n')[0].split())
-    summary = re.sub(r'\s*\([^()]*https?:[^()]*\)', '', summary).replace('``', '`')
-    page = PAGES[card].relative_to(DOCS).as_posix()
-    title = card.read_text().splitlines()[0].removeprefix('# ')
-    rows.append(f'| {title} | {summary} | [{card.parent.name}]({page}) |')
-(GENERATED / 'methods_table.md').write_text('\n'.join(rows) + '\n')
-exclude_patterns.append('generated/methods_table.md')
 
 # API: every registered distiller
 distillers = '\n'.join(
