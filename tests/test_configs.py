@@ -1,10 +1,10 @@
 """Every shipped config builds, from another folder than the repository's, and takes a step."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
@@ -16,11 +16,6 @@ from mfef_mmrazor.models.builder import build
 CONFIGS = Path(__file__).parents[1] / 'configs'
 LEAVES = sorted(p.relative_to(CONFIGS) for p in CONFIGS.rglob('*.py') if '_base_' not in p.parts)
 SIZES = dict(digits=16, in1k=64, folder=64)  # enough for a last map of 2x2; else 32
-LISTED = {
-    model['Config']: model
-    for path in CONFIGS.glob('*/metafile.yml')
-    for model in yaml.safe_load(path.read_text())['Models']
-}
 
 
 @pytest.mark.parametrize('config', LEAVES, ids=str)
@@ -29,11 +24,11 @@ def test_config_builds_and_takes_a_step(config, tmp_path, monkeypatch):
     cfg = Config.fromfile(CONFIGS / config)
     assert cfg.custom_imports.imports == ['mfef_mmrazor']
     assert len((CONFIGS / config).read_text().splitlines()) < 60
-    listed = LISTED[f'configs/{config}']
-    assert listed['Name'] == config.stem
-    assert listed['Metadata']['Epochs'] == cfg.train_cfg.max_epochs
-    processes = int(config.stem.split('_')[-2].partition('xb')[0])
-    assert listed['Metadata']['Batch Size'] == processes * cfg.train_dataloader.batch_size
+    batch_size, epochs = map(
+        int, re.fullmatch(r'\d+xb(\d+)-(\d+)e', config.stem.split('_')[-2]).groups()
+    )
+    assert batch_size == cfg.train_dataloader.batch_size
+    assert epochs == cfg.train_cfg.max_epochs
     if 'teacher' in cfg.model:  # by default as a config of the baseline leaves it
         teacher = CONFIGS / 'baseline' / f'{Path(cfg.model.teacher_ckpt).parent.name}.py'
         cfg.model.teacher_ckpt = 'teacher.pth'

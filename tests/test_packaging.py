@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,6 +31,29 @@ def test_wheel_has_every_config_and_tool_where_mim_looks(wheel):
         for path in (ROOT / folder).rglob('*.py'):
             assert f'mfef_mmrazor/.mim/{path.relative_to(ROOT)}' in names
     assert not any(name.startswith('tests') for name in names)
+
+
+def test_the_model_index_lists_every_config_once_under_its_card(wheel):
+    def content(path):
+        return yaml.safe_load(wheel.read(f'mfef_mmrazor/.mim/{path}'))
+
+    metafiles = [content(path) for path in content('model-index.yml')['Import']]
+    models = [model for metafile in metafiles for model in metafile['Models']]
+    leaves = (p.relative_to(ROOT) for p in (ROOT / 'configs').rglob('*.py'))
+    leaves = sorted(str(p) for p in leaves if '_base_' not in p.parts)
+    assert sorted(model['Config'] for model in models) == leaves
+    for metafile in metafiles:
+        (collection,) = metafile['Collections']
+        assert f'mfef_mmrazor/.mim/{collection["README"]}' in wheel.namelist()
+        assert {model['In Collection'] for model in metafile['Models']} == {collection['Name']}
+    found = {model['Name']: model['Metadata'] for model in models}
+    assert found['mfef_resnet18-x2_8xb32-100e_in1k'] == {
+        'Training Data': 'ImageNet-1k',
+        'Epochs': 100,
+        'Batch Size': 256,
+    }
+    (mfef,) = (x for m in metafiles for x in m['Collections'] if x['Name'] == 'MFEF')
+    assert mfef['Paper']['URL'] == 'https://arxiv.org/abs/2206.08224'
 
 
 def test_core_dependencies_replace_no_part_of_openmmlab(wheel):
