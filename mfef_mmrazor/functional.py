@@ -305,9 +305,9 @@ def linear_weights(logits: Sequence[Tensor], labels: Tensor, tolerance: float = 
     logarithmic barrier: it minimises :math:`\mathrm{CE} - \mu \sum_i \log \alpha_i`, whose
     minimum is within :math:`m \mu` of the one wanted, and takes :math:`\mu` down.
 
-    Logits of some tens, more than a network gives, are solved to about 1e-7. The 100 steps and the
-    float64 are too few for larger ones: the weights stay on the simplex, but the cross-entropy may
-    be 0.01 above its minimum for logits of some hundreds, and anywhere for those of thousands.
+    Accurate to about 1e-7 for logits up to some tens, more than networks produce. Larger logits
+    need more than the 100 steps and float64: the weights stay on the simplex, but the cross-entropy
+    may be 0.01 above its minimum for logits of some hundreds, and anywhere for those of thousands.
 
     Args:
         logits: m tensors of (B, K).
@@ -453,7 +453,7 @@ def cosine_similarities(a: Tensor, b: Tensor) -> Tensor:
 
 
 def supervised_contrast(similarities: Tensor, labels: Tensor) -> Tensor:
-    r"""Contrastive loss that draws images to the others of their class, and away from the rest.
+    r"""Supervised contrastive loss: pulls images of one class together, pushes others apart.
 
     .. math:: \frac{1}{|\{b: P_b \ne \emptyset\}|} \sum_b \frac{-1}{|P_b|} \sum_{p \in P_b}
         \log \frac{\exp S_{bp}}{\sum_{a \ne b} \exp S_{ba}}, \quad
@@ -574,7 +574,7 @@ def map_kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
 
 
 def shifted_attention(feature: Tensor) -> Tensor:
-    r"""Spatial attention of a map turned to where it was not, the target of FFSD's diversity.
+    r"""FFSD's diversity target: a spatial attention map with its high values inverted.
 
     .. math:: y' = \big(\tfrac n2 - y\big) \, \mathrm{sign}(y - \theta) + \tfrac n2
 

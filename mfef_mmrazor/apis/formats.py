@@ -58,7 +58,7 @@ def _read_safetensors(predictor: Predictor, path: Path) -> Network:
 def _write_onnx(predictor: Predictor, path: Path) -> None:
     import onnx
 
-    # the exporter by tracing: the newer one, by torch.export, stores a tenth more for a small net
+    # the exporter by tracing: the newer one writes files that are about 10 % larger for small networks
     torch.onnx.export(
         predictor.module,
         (predictor.images[:2],),
@@ -82,7 +82,7 @@ def _read_onnx(predictor: Predictor, path: Path) -> Network:
 
 def _write_torchscript(predictor: Predictor, path: Path) -> None:
     traced = torch.jit.trace(predictor.module, predictor.images[:2], check_trace=False)
-    # frozen, so that what this predictor does not use is left out; not fused, so that it is exact
+    # freezing drops what this predictor does not use; without fusion the outputs stay bit-identical
     frozen = torch.jit.freeze(traced, optimize_numerics=False)
     torch.jit.save(frozen, path, {'metadata.json': json.dumps(predictor.metadata)})
 

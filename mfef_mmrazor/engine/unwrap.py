@@ -1,4 +1,4 @@
-"""The model inside what several processes wrap it in."""
+"""Return the model inside its wrapper for several processes."""
 
 from typing import Any
 
@@ -7,5 +7,5 @@ from torch import nn
 
 
 def unwrapped(model: nn.Module) -> Any:
-    """The model itself, of a runner's model that may be wrapped for several processes."""
+    """Return the model inside its DDP wrapper, if there is one."""
     return model.module if is_model_wrapper(model) else model

@@ -34,10 +34,10 @@ def low_modules(student: nn.Module, stages: int) -> list[str]:
 
 
 def share_low_modules(students: Sequence[nn.Module], stages: int) -> list[str]:
-    """Leave stem and first stages to the first student; the others go on from what these give.
+    """Share the stem and the first stages: the other students start from the first one's map.
 
-    In the others ``nn.Identity`` stands in their place: what was called with images is then called
-    with the map of the last shared stage.
+    In the other students these modules are replaced by ``nn.Identity``, so they must be called with
+    that feature map instead of images.
 
     Args:
         students: Changed in place, all but the first.

@@ -1,4 +1,4 @@
-"""Trains in the memory layout that convolutions are computed in."""
+"""Trains in channels-last memory format."""
 
 import torch
 from mmengine.hooks import Hook
@@ -8,14 +8,14 @@ from mmrazor.registry import HOOKS
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Puts the model's weights into channels-last order, and with them all feature maps.
+    """Puts the model's weights, and with them all feature maps, into channels-last format.
 
-    The numbers are those of the usual order up to rounding. Without it the CPU kernels reorder
+    The numbers are those of the usual format up to rounding. Without it the CPU kernels reorder
     every map and back: a ResNet-8 step takes about 1.4 times as long. A model that is already
-    wrapped for several processes is left alone, since its gradient buckets have an order of theirs.
+    wrapped for several processes is left alone: DDP's gradient buckets fix the parameters' layout.
 
-    It waits until the weights are initialised: random numbers fill a tensor in its memory order, so
-    in the other order they would make other weights.
+    This happens after the weights are initialised: random numbers fill a tensor in its memory
+    order, so the other format would give other initial weights.
     """
 
     def before_train(self, runner) -> None:

@@ -1,4 +1,4 @@
-"""Shows a distiller how its students do on training images that are held out."""
+"""Passes the students' logits on held-out training images to the distiller."""
 
 from collections import defaultdict
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class PreActivationBlock(BaseModule):
-    """Twice batch norm, ReLU and 3x3 convolution, and a shortcut.
+    """Pre-activation block: twice (batch norm, ReLU, 3x3 convolution), plus a shortcut.
 
-    Where the shape changes, the shortcut is a 1x1 convolution of the activated input; in FFSD's
-    version of the raw input.
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated input, or of the raw
+    input in FFSD's version.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, ffsd: bool) -> None:
