@@ -58,7 +58,7 @@ def _read_safetensors(predictor: Predictor, path: Path) -> Network:
 def _write_onnx(predictor: Predictor, path: Path) -> None:
     import onnx
 
-    # the exporter by tracing: the newer one writes files that are about 10 % larger for small networks
+    # the exporter by tracing: the newer one writes files about 10 % larger for small networks
     torch.onnx.export(
         predictor.module,
         (predictor.images[:2],),

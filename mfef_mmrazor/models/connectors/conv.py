@@ -4,7 +4,7 @@ from mmcv.cnn import ConvModule
 
 
 def conv_block(*args, **kwargs) -> ConvModule:
-    """mmcv's ``ConvModule`` with batch norm, not in-place, that respects a connector's ``init_cfg``.
+    """A ``ConvModule`` with batch norm, not in-place, that respects a connector's ``init_cfg``.
 
     A ConvModule initialises itself when it is made. Doing so again in ``init_weights`` would undo
     what the ``init_cfg`` of the connector around it has just set.
