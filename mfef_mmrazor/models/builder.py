@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections.abc import Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Any
 
 from mmengine.logging import MMLogger
@@ -21,7 +22,7 @@ def build(cfg: dict, **defaults) -> Any:
     """Build a module in the registry scope of its own ``type`` prefix.
 
     Without that, the parts of an ``mmpretrain.ImageClassifier`` would be looked for in the scope of
-    whoever builds it.
+    whoever builds it. A type without a prefix is mmrazor's, or else mmpretrain's.
 
     Args:
         cfg: The module's config.
@@ -30,6 +31,7 @@ def build(cfg: dict, **defaults) -> Any:
     Raises:
         TypeError: ``cfg`` is not a dict, or has an argument that the type does not take.
         KeyError: There is no type, or none of that name is registered.
+        ImportError: The type belongs to a package that is not installed.
 
     Example:
         >>> build(dict(scales=2), type='MultiScaleConnector', in_channels=8).width
@@ -40,7 +42,7 @@ def build(cfg: dict, **defaults) -> Any:
     cfg = {**defaults, **cfg}
     check_arguments(find(cfg), cfg)
     if isinstance(cfg['type'], str):
-        cfg.setdefault('_scope_', cfg['type'].rpartition('.')[0] or 'mmrazor')
+        cfg.setdefault('_scope_', _scope_and_class(cfg)[0])
     return MODELS.build(cfg)
 
 
@@ -49,20 +51,34 @@ def find(cfg: dict) -> Any:
 
     Raises:
         KeyError: There is no type, or none of that name is registered.
+        ImportError: The type belongs to a package that is not installed.
     """
     if 'type' not in cfg:
         raise KeyError(f"a module's config needs a 'type', got only {sorted(cfg)}")
     if not isinstance(cfg['type'], str):
         return cfg['type']
-    scope, _, name = cfg['type'].rpartition('.')
-    scope = cfg.get('_scope_', scope or 'mmrazor')
-    with MODELS.switch_scope_and_registry(scope) as registry:
-        found = registry.get(name)
-        if found is None:
-            raise KeyError(
-                f'{name} is not registered in {scope}{nearest(name, registry.module_dict)}'
-            )
-        return found
+    return _scope_and_class(cfg)[1]
+
+
+def _scope_and_class(cfg: dict) -> tuple[str, Any]:
+    """The package that has registered the type, and the class.
+
+    The package is that of the ``_scope_`` or of the prefix, without either mmrazor or mmpretrain.
+    ``mmpretrain.models.ImageClassifier``, as a pure-Python config is stored, is a prefix as well.
+    """
+    prefix, _, name = cfg['type'].rpartition('.')
+    scope = cfg.get('_scope_') or prefix.partition('.')[0]
+    scopes = [scope] if scope else ['mmrazor', 'mmpretrain']
+    known: set[str] = set()
+    for scope in scopes:
+        with MODELS.switch_scope_and_registry(scope) as registry:
+            found = registry.get(name)
+            known.update(registry.module_dict)
+        if found is not None:
+            return scope, found
+    if find_spec(scope) is None:
+        raise ImportError(f'{cfg["type"]}: the package {scope} is not installed', name=scope)
+    raise KeyError(f'{name} is not registered in {" or ".join(scopes)}{nearest(name, known)}')
 
 
 def initialise(network: BaseModule) -> None:

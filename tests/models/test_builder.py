@@ -3,7 +3,7 @@ from mmpretrain.models import LinearClsHead
 from torch import nn
 
 from mfef_mmrazor.models import MapAdapter, MultiScaleConnector
-from mfef_mmrazor.models.builder import build, nearest
+from mfef_mmrazor.models.builder import build, find, nearest
 
 
 def test_a_config_wins_over_the_defaults_and_is_left_alone():
@@ -28,6 +28,13 @@ def test_parts_are_looked_for_in_the_scope_of_the_prefix():
     assert type(network.head) is LinearClsHead
 
 
+def test_a_type_without_a_prefix_is_mmrazors_or_mmpretrains():
+    assert type(build(dict(type='GlobalAveragePooling'))).__module__.startswith('mmpretrain')
+    assert find(dict(type='SearchableImageClassifier')).__module__.startswith('mmrazor')
+    # as a config with classes for types is written to a checkpoint
+    assert find(dict(type='mmpretrain.models.LinearClsHead')) is LinearClsHead
+
+
 def test_a_type_may_be_a_class():
     assert isinstance(build(dict(type=nn.Linear), in_features=2, out_features=3), nn.Linear)
     with pytest.raises(TypeError, match="Linear has no argument 'in_featurs'; nearest: in_feature"):
@@ -43,7 +50,12 @@ def test_a_type_may_be_a_class():
         (
             dict(type='MapAdaptor'),
             KeyError,
-            'MapAdaptor is not registered in mmrazor; .*Adapter',
+            'MapAdaptor is not registered in mmrazor or mmpretrain; .*Adapter',
+        ),
+        (
+            dict(type='mmdet.RetinaNet'),
+            ImportError,
+            'mmdet.RetinaNet: the package mmdet is not installed',
         ),
         (
             dict(type='mmpretrain.CifarResnet'),

@@ -13,8 +13,10 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ...functional import ensemble_logits
-from ..builder import build, find, initialise
+from ..builder import build, find
 from ..distillers.online_distiller import OnlineDistiller, Records, check_same_architecture
+from ..initial_weights import warn_of_twins
+from ..students import build_student
 from ..trunk import share_low_modules
 
 Predictions = dict[str, list[BaseDataElement]]
@@ -47,13 +49,16 @@ class OnlineDistill(BaseAlgorithm):
         students: Configs or built models, at least two; they may be different networks, with the
             same number of classes.
         distiller: Config or built :class:`OnlineDistiller`.
-        data_preprocessor: As in mmengine; by default that of the first student.
+        data_preprocessor: As in mmengine; by default that of the first student. One without a
+            type is an ``mmpretrain.ClsDataPreprocessor``, as in mmpretrain's configs.
         shared_stages: How many of the first stages the students share, with the stem; 0 for none.
             Backbones can be ``CifarResNet``, ``WideResNet`` and mmpretrain's ``ResNet``.
         mean_trunk_gradient: Divide the gradient where the students part by their number, as CL-ILR
             does. Otherwise the trunk gets the sum.
         same_initial_weights: All students start from the weights of the first, as in OKDPH.
             Otherwise each has its own.
+        pretrained: Checkpoint of one plain network, to start every student from that names none
+            of its own. How much of it was loaded is in the log.
         init_cfg: Initialization config.
 
     Raises:
@@ -63,6 +68,8 @@ class OnlineDistill(BaseAlgorithm):
             be divided, or a recorder looks inside them; and when weights of another architecture
             are loaded, also with ``strict=False``.
         TypeError: A student is no ``BaseModel``, or the distiller no ``OnlineDistiller``.
+        ImportError: A student is of a package that is not installed.
+        FileNotFoundError: A checkpoint or a config that a student names is not there.
         KeyError: A recorder's source is not in its student.
 
     Example:
@@ -88,6 +95,7 @@ class OnlineDistill(BaseAlgorithm):
         shared_stages: int = 0,
         mean_trunk_gradient: bool = False,
         same_initial_weights: bool = False,
+        pretrained: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         if not isinstance(students, Sequence) or len(students) < 2:
@@ -100,11 +108,15 @@ class OnlineDistill(BaseAlgorithm):
         built = [id(student) for student in students if isinstance(student, nn.Module)]
         if len(set(built)) < len(built):
             raise ValueError('students: the same built network is there twice; give each its own')
-        first, *peers = [self._build_student(i, student) for i, student in enumerate(students)]
+        first, *peers = [build_student(i, each, pretrained) for i, each in enumerate(students)]
         if same_initial_weights:
             check_same_architecture([first, *peers], 'same_initial_weights')
             for peer in peers:
                 peer.load_state_dict(first.state_dict())
+        else:
+            warn_of_twins([first, *peers])
+        if isinstance(data_preprocessor, dict):
+            data_preprocessor = build(data_preprocessor, type='mmpretrain.ClsDataPreprocessor')
         # mmrazor's own way of clearing `inplace` does nothing on torch >= 2.5: done below
         super().__init__(first, data_preprocessor, init_cfg, module_inplace=True)
         self.peers = ModuleList(peers)
@@ -235,19 +247,6 @@ class OnlineDistill(BaseAlgorithm):
         finally:
             handle.remove()
 
-    @staticmethod
-    def _build_student(index: int, student: dict | BaseModel) -> BaseModel:
-        if isinstance(student, dict):
-            student = build(student)
-            if isinstance(student, BaseModel):
-                initialise(student)
-        if not isinstance(student, BaseModel):
-            raise TypeError(
-                f'student{index}: found {type(student).__name__}, expected an mmengine BaseModel '
-                'such as mmpretrain.ImageClassifier'
-            )
-        return student
-
     def _build_distiller(self, distiller: dict | OnlineDistiller) -> OnlineDistiller:
         number = len(self.students)
         kind = find(distiller) if isinstance(distiller, dict) else type(distiller)
@@ -324,6 +323,12 @@ class OnlineDistill(BaseAlgorithm):
             ],
         }
         if any(wrong.values()):
+            if found and not any(key.startswith(f'{prefix}architecture.') for key in found):
+                raise ValueError(
+                    'the checkpoint is of one plain network, not of an OnlineDistill. To start '
+                    'students from it, set model.pretrained (all) or model.students.0.pretrained '
+                    'instead of load_from'
+                )
             raise ValueError(
                 'the checkpoint is of another architecture than the config; '
                 + '; '.join(f'{what}: {_shorten(keys)}' for what, keys in wrong.items() if keys)

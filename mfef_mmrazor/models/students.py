@@ -1,0 +1,102 @@
+"""Builds one student, from any of the ways in which OpenMMLab's users name a network."""
+
+import copy
+from importlib.util import find_spec
+
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.model import BaseModel
+
+from .builder import build, initialise
+from .initial_weights import load_initial_weights
+
+
+def build_student(
+    index: int, student: dict | BaseModel, pretrained: str | None = None
+) -> BaseModel:
+    """Build a student, and initialise it; a built one is taken as it is.
+
+    Args:
+        index: Its number, for messages.
+        student: Config or built model.
+        pretrained: Checkpoint to start from, where the config names none.
+
+    Raises:
+        TypeError: It is no ``BaseModel``.
+        ImportError: It is of a package that is not installed.
+        FileNotFoundError: The config or the checkpoint that it names is not there.
+        ValueError: No weight of the checkpoint fits.
+    """
+    name = f'student{index}'
+    if isinstance(student, dict):
+        cfg, own = split_initial_weights(resolve_student(student))
+        pretrained = own or pretrained
+        try:
+            student = build(cfg)
+        except ImportError as error:
+            raise ImportError(
+                f'{name}: {error}. Students are image classifiers, of mmpretrain or your own; '
+                'detectors and segmentation networks are not served',
+                name=error.name,
+            ) from None
+        if isinstance(student, BaseModel):
+            initialise(student)
+    if not isinstance(student, BaseModel):
+        raise TypeError(
+            f'{name}: found {type(student).__name__}, expected an mmengine BaseModel '
+            'such as mmpretrain.ImageClassifier'
+        )
+    if pretrained:
+        load_initial_weights(student, pretrained, name)
+    return student
+
+
+def resolve_student(cfg: dict) -> dict:
+    """The config itself, where mmrazor's ``cfg_path`` points to that of another package.
+
+    ``pretrained=True`` stands for the weights that the package publishes for it. Whatever else is
+    there changes the network: ``dict(cfg_path=..., head=dict(num_classes=10))``.
+
+    Raises:
+        ImportError: The package is not installed.
+        FileNotFoundError: It has no such config.
+
+    Example:
+        >>> resolve_student(dict(
+        ...     cfg_path='mmpretrain::resnet/resnet18_8xb32_in1k.py', head=dict(num_classes=10)
+        ... ))['head']['num_classes']
+        10
+    """
+    if 'cfg_path' not in cfg or 'type' in cfg:
+        return cfg
+    rest = copy.deepcopy(dict(cfg))
+    path, pretrained = rest.pop('cfg_path'), rest.pop('pretrained', False)
+    package, separator, _ = path.partition('::')
+    if separator and find_spec(package) is None:  # mmengine would install it
+        raise ImportError(f'cfg_path={path!r}: the package {package} is not installed')
+    try:
+        found = get_config(path, pretrained is True)
+    except (FileNotFoundError, ValueError, AssertionError) as error:
+        raise FileNotFoundError(
+            f"cfg_path={path!r}: {error}; expected '<package>::<folder>/<config>.py'"
+        ) from None
+    model = dict(found.model.to_dict())
+    if '.' not in model['type']:
+        model['type'] = f'{package}.{model["type"]}'
+    if 'data_preprocessor' in found:
+        model.setdefault('data_preprocessor', found.data_preprocessor.to_dict())
+    model['pretrained'] = found.model_path if pretrained is True else pretrained or None
+    merged = Config(dict(model=model))
+    merged.merge_from_dict(dict(model=rest))
+    return merged.model.to_dict()
+
+
+def split_initial_weights(cfg: dict) -> tuple[dict, str | None]:
+    """The config without the checkpoint that the whole network is to start from, and its path."""
+    cfg = dict(cfg)
+    if isinstance(cfg.get('pretrained'), str):  # a bool is the network's own business
+        return cfg, cfg.pop('pretrained')
+    init = cfg.get('init_cfg')
+    if isinstance(init, dict) and init.get('type') == 'Pretrained' and 'prefix' not in init:
+        return cfg, cfg.pop('init_cfg')['checkpoint']
+    return cfg, None

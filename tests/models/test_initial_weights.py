@@ -1,0 +1,137 @@
+"""One plain checkpoint starts a network, under the names of several libraries."""
+
+import re
+
+import pytest
+import torch
+import torchvision
+from mmengine.logging import MMLogger
+
+from mfef_mmrazor.models.builder import build
+from mfef_mmrazor.models.initial_weights import load_initial_weights, warn_of_twins
+from mfef_mmrazor.models.students import resolve_student
+
+
+@pytest.fixture
+def log(monkeypatch):
+    lines = []
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, 'handle', lambda record: lines.append(record.getMessage()))
+    return lines
+
+
+def small(num_classes=10, **kwargs):
+    head = dict(type='LinearClsHead', num_classes=num_classes, in_channels=64)
+    return build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='CifarResNet', depth=8),
+            neck=dict(type='GlobalAveragePooling'),
+            head=head,
+            **kwargs,
+        )
+    )
+
+
+def saved(content, tmp_path):
+    torch.save(content, tmp_path / 'plain.pth')
+    return str(tmp_path / 'plain.pth')
+
+
+@pytest.mark.parametrize(
+    'wrap',
+    [
+        lambda weights: weights,
+        lambda weights: dict(state_dict=weights, meta=dict(epoch=3)),
+        lambda weights: dict(model={f'module.{k}': v for k, v in weights.items()}),
+        lambda weights: dict(state_dict={f'architecture.{k}': v for k, v in weights.items()}),
+    ],
+    ids=['bare', 'mmengine', 'parallel', 'first student'],
+)
+def test_what_libraries_wrap_weights_in(wrap, tmp_path, log):
+    source, network = small(), small()
+    load_initial_weights(network, saved(wrap(source.state_dict()), tmp_path), 'student1')
+    for key, value in source.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[key], value, rtol=0, atol=0)
+    number = sum(not key.endswith('num_batches_tracked') for key in source.state_dict())
+    assert log[-1].startswith(f'student1: loaded {number} of {number} weights from')
+
+
+def test_a_backbone_alone_and_a_head_for_other_classes(tmp_path, log):
+    source, network = small(), small(num_classes=7)
+    bare = saved(source.backbone.state_dict(), tmp_path)
+    load_initial_weights(network, bare, 'student0')
+    assert torch.equal(network.backbone.conv1.weight, source.backbone.conv1.weight)
+    assert log[-1].endswith('initialised anew: head.fc.weight, head.fc.bias')
+    before = network.head.fc.weight.clone()
+    load_initial_weights(network, saved(source.state_dict(), tmp_path), 'student0')
+    assert torch.equal(network.head.fc.weight, before)
+    assert re.search(r'loaded (\d+) of (\d+) weights', log[-1]).groups() == ('45', '47')
+
+
+@pytest.mark.parametrize(
+    'name, config',
+    [
+        ('resnet18', 'resnet/resnet18_8xb32_in1k.py'),
+        ('mobilenet_v2', 'mobilenet_v2/mobilenet-v2_8xb32_in1k.py'),
+        ('shufflenet_v2_x1_0', 'shufflenet_v2/shufflenet-v2-1x_16xb64_in1k.py'),
+    ],
+)
+@torch.no_grad()
+def test_torchvisions_networks_give_the_same_logits(name, config, tmp_path):
+    torch.manual_seed(0)
+    source = torchvision.models.get_model(name).eval()
+    network = build(resolve_student(dict(cfg_path=f'mmpretrain::{config}'))).eval()
+    load_initial_weights(network, saved(source.state_dict(), tmp_path), name)
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(network(images, mode='tensor'), source(images))
+
+
+@torch.no_grad()
+def test_timms_names_of_a_vision_transformer(tmp_path, log):
+    network = build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='VisionTransformer', arch='deit-t', img_size=32),
+            head=dict(type='VisionTransformerClsHead', num_classes=10, in_channels=192),
+        )
+    )
+    here_and_timm = (
+        ('layers', 'blocks'), ('ln1', 'norm1'), ('ln2', 'norm2'), ('projection', 'proj'),
+        ('ffn.blocks.0.0', 'mlp.fc1'), ('ffn.blocks.1', 'mlp.fc2'), ('head.blocks.head', 'head'),
+    )  # fmt: skip
+    as_timm = {}
+    for key, value in network.state_dict().items():
+        name = key.removeprefix('backbone.')
+        for here, timm in here_and_timm:
+            name = name.replace(here, timm)
+        if name.startswith('norm1.'):
+            name = name.replace('norm1', 'norm')
+        as_timm[name] = torch.randn_like(value)
+    assert {'blocks.0.mlp.fc1.weight', 'norm.weight', 'head.bias', 'cls_token'} <= set(as_timm)
+    load_initial_weights(network, saved(as_timm, tmp_path), 'vit')
+    assert torch.equal(
+        network.backbone.layers[3].ffn.layers[1].bias, as_timm['blocks.3.mlp.fc2.bias']
+    )
+    assert f'loaded {len(as_timm)} of {len(as_timm)}' in log[-1]
+
+
+def test_what_cannot_start_it_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='student2: checkpoint not found: no.pth'):
+        load_initial_weights(small(), 'no.pth', 'student2')
+    other = saved(torch.nn.Linear(3, 2).state_dict(), tmp_path)
+    with pytest.raises(ValueError, match='student2: none of its 47 .*plain.pth.*weight, bias'):
+        load_initial_weights(small(), other, 'student2')
+    (tmp_path / 'text.pth').write_text('no tensors')
+    with pytest.raises(ValueError, match='text.pth cannot be read as a checkpoint'):
+        load_initial_weights(small(), str(tmp_path / 'text.pth'), 'student2')
+
+
+def test_equal_students_are_announced(log):
+    first, second, third = small(), small(), small()
+    log.clear()
+    warn_of_twins([first, second, third])
+    assert not log
+    third.load_state_dict(second.state_dict())
+    warn_of_twins([first, second, third])
+    assert len(log) == 1 and log[0].startswith('student1 and student2 start from the same weights')

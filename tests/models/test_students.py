@@ -1,0 +1,50 @@
+"""The ways in which a student's network may be named."""
+
+import pytest
+import torch
+from mmpretrain import get_model
+
+from mfef_mmrazor.models.students import build_student, resolve_student, split_initial_weights
+
+RESNET = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
+
+
+def test_cfg_path_is_the_network_of_that_config():
+    student = build_student(0, dict(cfg_path=RESNET, pretrained=False))
+    expected = get_model('resnet18_8xb32_in1k')
+    assert student.state_dict().keys() == expected.state_dict().keys()
+    assert torch.equal(student.data_preprocessor.mean, expected.data_preprocessor.mean)
+
+
+def test_what_stands_beside_cfg_path_changes_the_network():
+    cfg = dict(cfg_path=RESNET, head=dict(num_classes=3), backbone=dict(stem_channels=32))
+    found = resolve_student(cfg)
+    assert found['head']['num_classes'] == 3 and found['head']['in_channels'] == 512
+    assert found['backbone']['stem_channels'] == 32 and found['backbone']['depth'] == 18
+    assert 'cfg_path' in cfg and resolve_student(found) == found
+    assert resolve_student(dict(cfg_path=RESNET, pretrained=True))['pretrained'].startswith('http')
+
+
+@pytest.mark.parametrize(
+    'cfg, error, message',
+    [
+        (dict(cfg_path='mmpretrain::resnet/resnet17.py'), FileNotFoundError, 'resnet17.py'),
+        (dict(cfg_path='resnet18.py'), FileNotFoundError, 'resnet18.py.*expected .<package>::'),
+        (dict(cfg_path='mmdet::retinanet/r50.py'), ImportError, 'mmdet is not installed'),
+        (dict(type='mmdet.RetinaNet'), ImportError, 'student1: mmdet.RetinaNet.*not served'),
+        (dict(type='mmpretrain.LinearClsHead', num_classes=2, in_channels=2), TypeError,
+         'student1: found LinearClsHead, expected an mmengine BaseModel'),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(cfg, error, message):
+    with pytest.raises(error, match=message):
+        build_student(1, cfg)
+
+
+def test_the_checkpoint_of_the_whole_network_is_split_off():
+    whole = dict(type='Pretrained', checkpoint='a.pth')
+    part = dict(type='Pretrained', checkpoint='a.pth', prefix='backbone.')
+    assert split_initial_weights(dict(type='A', pretrained='a.pth')) == (dict(type='A'), 'a.pth')
+    assert split_initial_weights(dict(type='A', init_cfg=whole)) == (dict(type='A'), 'a.pth')
+    for cfg in (dict(type='TimmClassifier', pretrained=True), dict(type='A', init_cfg=part)):
+        assert split_initial_weights(cfg) == (cfg, None)
