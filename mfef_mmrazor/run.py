@@ -1,7 +1,8 @@
 """Runs a script with mmrazor made ready: ``python -m mfef_mmrazor.run SCRIPT ARGS...``.
 
 mmrazor's own scripts import mmrazor before they read the config that names this plugin, which is
-too late on torch 2. Here the plugin comes first. Under torchrun as well::
+too late on torch 2. Here the plugin comes first, and mmrazor's configs for mmcls are read with
+mmpretrain, as they are. Under torchrun as well::
 
     torchrun --nproc-per-node 2 -m mfef_mmrazor.run SCRIPT ARGS... --launcher pytorch
 """
@@ -10,7 +11,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from . import compat
+from . import compat, mmcls_names
 from .apis import user_errors
 
 
@@ -26,6 +27,7 @@ def main() -> None:
     sys.path[0] = str(script.resolve().parent)
     with user_errors():
         compat.init_cpu_processes()
+        mmcls_names.use_mmpretrain()
         runpy.run_path(str(script), run_name='__main__')
 
 
