@@ -30,6 +30,7 @@ def apply() -> None:
     repair_inplace()
     allow_checkpoints()
     replace_pkg_resources()
+    announce_configs()
 
 
 def import_mmrazor() -> None:
@@ -213,6 +214,13 @@ def get_installed_path(package: str) -> str:
     if spec is None or spec.origin is None:
         raise metadata.PackageNotFoundError(package)
     return str(Path(spec.origin).parent)
+
+
+def announce_configs() -> None:
+    """Let ``_base_ = ['mfef_mmrazor::mfef/...']`` be read: mmengine has a list of packages."""
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    MODULE2PACKAGE.setdefault('mfef_mmrazor', 'mfef_mmrazor')
 
 
 def init_cpu_processes() -> None:

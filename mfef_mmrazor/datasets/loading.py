@@ -13,7 +13,8 @@ class LoadIntactImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, with a clear word about a file that is not a whole picture.
 
     Some versions of OpenCV return the part of a truncated JPEG that is there, the rest grey. Pillow
-    never does.
+    never does. An image that was read before passes unchanged: mmpretrain's inferencers read images
+    themselves, and only take a transform called ``LoadImageFromFile`` out of the pipeline.
 
     Args:
         imdecode_backend: mmcv's name of the decoder; ``'cv2'`` is faster.
@@ -34,6 +35,8 @@ class LoadIntactImage(LoadImageFromFile):
 
     def transform(self, results: dict) -> dict | None:
         """Add ``img``, ``img_shape`` and ``ori_shape`` to what has an ``img_path``."""
+        if 'img' in results and 'img_path' not in results:
+            return results
         path = results['img_path']
         try:
             return super().transform(results)

@@ -1,10 +1,12 @@
 """Validation and test loops that score every predictor in one pass over the data."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.evaluator import Evaluator
+from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
+from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.runner import Runner, TestLoop, ValLoop, autocast
 from mmrazor.registry import LOOPS
 
@@ -17,17 +19,28 @@ class PredictorsEvaluator:
 
     Metrics are named ``student0.accuracy/top1``, ``ensemble.accuracy/top1`` and so on; those of
     student0 stand under their plain names as well, first, so that ``save_best='auto'`` finds them.
+    Likewise where predictions are written (mmpretrain's ``test.py --out pred.pkl``): those of
+    student0 are in that file, and every other predictor's beside it, ``pred.student1.pkl``.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.template = evaluator
         self.evaluators: dict[str, Evaluator] = {}
 
+    @property
+    def metrics(self) -> list[BaseMetric]:
+        """Those that every predictor gets a copy of."""
+        return self.template.metrics
+
     def process(self, predictions: Predictions, data_batch: dict) -> None:
         """Take in one batch of predictions of every predictor."""
         for name, samples in predictions.items():
             if name not in self.evaluators:
                 self.evaluators[name] = copy.deepcopy(self.template)
+                for metric in self.evaluators[name].metrics:
+                    if isinstance(metric, DumpResults) and name != 'student0':
+                        path = Path(metric.out_file_path)
+                        metric.out_file_path = str(path.with_suffix(f'.{name}{path.suffix}'))
             self.evaluators[name].process(data_samples=samples, data_batch=data_batch)
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -56,10 +69,30 @@ class _PredictorsLoop:
         self.runner.call_hook(f'before_{self.stage}_iter', **hook_args)
         model = unwrapped(self.runner.model)
         with autocast(enabled=self.fp16):
-            predictions = model.predict_all(**model.data_preprocessor(data_batch, False))
+            predictions = predict_all(model, data_batch)
         self.evaluator.process(predictions, data_batch)
         outputs = predictions['student0']
         self.runner.call_hook(f'after_{self.stage}_iter', outputs=outputs, **hook_args)
+
+
+def predict_all(model: BaseModel, data_batch: dict) -> Predictions:
+    """Predictions of every predictor for one batch as it comes from the data loader.
+
+    Where mmengine's test-time augmentation is around the model, the batch has several views of each
+    image, and each predictor's scores are averaged over them.
+    """
+    if not isinstance(model, BaseTTAModel):
+        return model.predict_all(**model.data_preprocessor(data_batch, False))
+    number = len(data_batch['inputs'])
+    views = [{key: value[i] for key, value in data_batch.items()} for i in range(number)]
+    by_view = [predict_all(model.module, view) for view in views]
+    merged = {}
+    for name in by_view[0]:
+        of_image = zip(*(predictions[name] for predictions in by_view), strict=True)
+        merged[name] = model.merge_preds([list(samples) for samples in of_image])
+        for sample in merged[name]:  # has the first view's label
+            sample.set_pred_label(sample.pred_score.argmax())
+    return merged
 
 
 @LOOPS.register_module()

@@ -25,6 +25,13 @@ def test_pixels_are_those_of_opencv(kind, tmp_path):
     assert np.array_equal(results['img'], LoadImageFromFile()(dict(img_path=str(path)))['img'])
 
 
+def test_an_image_that_was_read_before_passes_unchanged():
+    """mmpretrain's inferencers hand over images, not paths."""
+    image = np.zeros((4, 5, 3), np.uint8)
+    results = LoadIntactImage()(dict(img=image, img_shape=(4, 5)))
+    assert results['img'] is image and results['img_shape'] == (4, 5)
+
+
 @pytest.mark.parametrize('kind', BROKEN)
 def test_a_broken_file_is_named_in_one_line(kind, tmp_path):
     path = tmp_path / 'picture.jpg'

@@ -1,9 +1,12 @@
 import pytest
 import torch
-from mmengine.evaluator import Evaluator
+from mmengine.evaluator import DumpResults, Evaluator
+from mmengine.fileio import load
+from mmpretrain.models import AverageClsScoreTTA
 from mmpretrain.structures import DataSample
 
-from mfef_mmrazor.engine.loops import PredictorsEvaluator
+from mfef_mmrazor.engine.loops import PredictorsEvaluator, predict_all
+from mfef_mmrazor.models import OnlineDistill
 
 
 def samples(predicted, labels):
@@ -36,3 +39,37 @@ def test_the_plain_names_come_first_for_save_best_auto():
     metrics = evaluator.evaluate(1)
     assert next(iter(metrics)) == 'accuracy/top1'
     assert metrics['accuracy/top1'] == 100 and metrics['ensemble.accuracy/top1'] == 0
+
+
+def test_predictions_of_every_predictor_are_dumped_beside_student0s(tmp_path):
+    evaluator = PredictorsEvaluator(Evaluator([dict(type='mmpretrain.Accuracy', topk=(1,))]))
+    # as mmpretrain's test.py --out does
+    evaluator.metrics.append(DumpResults(str(tmp_path / 'pred.pkl')))
+    evaluator.process(dict(student0=samples([0], [2]), fused=samples([1], [2])), data_batch={})
+    evaluator.evaluate(1)
+    for name, label in (('pred.pkl', 0), ('pred.fused.pkl', 1)):
+        (found,) = load(tmp_path / name)
+        assert found['pred_label'].tolist() == [label] and found['gt_label'].tolist() == [2]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_scores_of_several_views_are_averaged():
+    student = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='CifarResNet', depth=8),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=4, in_channels=64),
+    )
+    mfef = dict(type='MFEFDistiller', in_channels=64, num_classes=4)
+    model = OnlineDistill([student] * 2, mfef, dict(mean=[8.0] * 3, std=[5.0] * 3)).eval()
+    images = torch.randint(0, 255, (3, 3, 16, 16), dtype=torch.uint8)
+    labels = [DataSample().set_gt_label(i) for i in range(3)]
+    views = [list(images), list(images.flip(-1))]
+    merged = predict_all(AverageClsScoreTTA(model), dict(inputs=views, data_samples=[labels] * 2))
+    each = [model.predict_all((view.float() - 8) / 5) for view in (images, images.flip(-1))]
+    assert merged.keys() == each[0].keys() and 'fused' in merged
+    for name, found in merged.items():
+        for i, sample in enumerate(found):
+            expected = (each[0][name][i].pred_score + each[1][name][i].pred_score) / 2
+            torch.testing.assert_close(sample.pred_score, expected)
+            assert sample.pred_label.item() == expected.argmax() and sample.gt_label.item() == i

@@ -187,6 +187,27 @@ class OnlineDistill(BaseAlgorithm):
         logits['ensemble'] = ensemble_logits(records['logits'])
         return {**logits, **self.distiller.auxiliary_logits(records)}
 
+    def get_layer_depth(self, param_name: str) -> tuple[int, int]:
+        """Depth of a parameter in its network, and the network's depth.
+
+        For mmpretrain's layer-wise decay of the learning rate. What is not a student's, the
+        distiller's parts, counts as the last layer and so has the full rate.
+
+        Raises:
+            ValueError: A student's backbone does not say which layer a parameter belongs to.
+        """
+        prefixes = ['architecture.', *(f'peers.{i}.' for i in range(len(self.peers)))]
+        for i, prefix in enumerate(prefixes):
+            if param_name.startswith(prefix):
+                backbone = self.students[i].backbone
+                if not hasattr(backbone, 'get_layer_depth'):
+                    raise ValueError(
+                        f'layer-wise learning rate decay: {type(backbone).__name__} of student{i} '
+                        "has no get_layer_depth; mmpretrain's transformers, ConvNeXt and ResNet do"
+                    )
+                return self.students[i].get_layer_depth(param_name.removeprefix(prefix))
+        return 0, 1
+
     def student_weights(self, index: int) -> dict[str, Tensor]:
         """State dict of a student as the plain network it is deployed as, trunk included."""
         trunk = {

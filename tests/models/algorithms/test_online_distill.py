@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
@@ -587,3 +588,37 @@ def test_views_and_different_networks_have_no_trunk():
         branches().loss([inputs, inputs], samples)
     with pytest.raises(ValueError, match='student1 are not built like those of student0'):
         OnlineDistill([student(8), student(14)], MFEF, shared_stages=2)
+
+
+def test_layer_wise_learning_rates_are_those_of_each_network_alone():
+    """With mmpretrain's own constructor; the distiller learns at the full rate."""
+    vit = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='VisionTransformer', arch='deit-t', img_size=16, patch_size=8),
+        head=dict(type='VisionTransformerClsHead', num_classes=10, in_channels=192),
+    )
+    recipe = dict(
+        constructor='LearningRateDecayOptimWrapperConstructor',
+        optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1),
+        paramwise_cfg=dict(layer_decay_rate=0.5, custom_keys={'.cls_token': dict(decay_mult=0.0)}),
+    )
+
+    def settings(model):
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            groups = build_optim_wrapper(model, copy.deepcopy(recipe)).optimizer.param_groups
+        return {group['param_name']: (group['lr'], group['weight_decay']) for group in groups}
+
+    model = OnlineDistill([vit, RESNET18], dict(type='DMLDistiller'))
+    found = settings(model)
+    for student, prefix in zip(model.students, ('architecture.', 'peers.0.'), strict=True):
+        own = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
+        assert own == settings(student)
+    assert found['architecture.backbone.cls_token'] == (0.5**13, 0.0)
+    mfef = settings(
+        OnlineDistill([RESNET18] * 2, dict(type='MFEFDistiller', in_channels=512, num_classes=10))
+    )
+    assert {v[0] for k, v in mfef.items() if k.startswith('distiller.')} == {1.0}
+
+    small = OnlineDistill([student(), student()], dict(type='DMLDistiller'))
+    with pytest.raises(ValueError, match='CifarResNet of student0 has no get_layer_depth'):
+        settings(small)
