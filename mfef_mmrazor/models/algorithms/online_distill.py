@@ -197,15 +197,17 @@ class OnlineDistill(BaseAlgorithm):
             ValueError: A student's backbone does not say which layer a parameter belongs to.
         """
         prefixes = ['architecture.', *(f'peers.{i}.' for i in range(len(self.peers)))]
-        for i, prefix in enumerate(prefixes):
-            if param_name.startswith(prefix):
-                backbone = self.students[i].backbone
-                if not hasattr(backbone, 'get_layer_depth'):
-                    raise ValueError(
-                        f'layer-wise learning rate decay: {type(backbone).__name__} of student{i} '
-                        "has no get_layer_depth; mmpretrain's transformers, ConvNeXt and ResNet do"
-                    )
-                return self.students[i].get_layer_depth(param_name.removeprefix(prefix))
+        for i, (prefix, student) in enumerate(zip(prefixes, self.students, strict=True)):
+            if not param_name.startswith(prefix):
+                continue
+            try:
+                return student.get_layer_depth(param_name.removeprefix(prefix))
+            except NotImplementedError:  # mmpretrain's own answer for many backbones
+                raise ValueError(
+                    f'layer-wise learning rate decay: {type(student.backbone).__name__} of '
+                    f"student{i} does not know its parameters' layers; mmpretrain's transformers, "
+                    'ConvNeXt and ResNet-50 do'
+                ) from None
         return 0, 1
 
     def student_weights(self, index: int) -> dict[str, Tensor]:

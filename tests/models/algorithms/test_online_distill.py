@@ -608,17 +608,22 @@ def test_layer_wise_learning_rates_are_those_of_each_network_alone():
             groups = build_optim_wrapper(model, copy.deepcopy(recipe)).optimizer.param_groups
         return {group['param_name']: (group['lr'], group['weight_decay']) for group in groups}
 
-    model = OnlineDistill([vit, RESNET18], dict(type='DMLDistiller'))
+    convnext = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='ConvNeXt', arch='atto', gap_before_final_norm=False),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=10, in_channels=320),
+    )
+    model = OnlineDistill([vit, convnext], dict(type='DMLDistiller'))
     found = settings(model)
     for student, prefix in zip(model.students, ('architecture.', 'peers.0.'), strict=True):
         own = {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)}
         assert own == settings(student)
     assert found['architecture.backbone.cls_token'] == (0.5**13, 0.0)
-    mfef = settings(
-        OnlineDistill([RESNET18] * 2, dict(type='MFEFDistiller', in_channels=512, num_classes=10))
-    )
-    assert {v[0] for k, v in mfef.items() if k.startswith('distiller.')} == {1.0}
+    mfef = dict(type='MFEFDistiller', in_channels=320, num_classes=10)
+    found = settings(OnlineDistill([convnext] * 2, mfef))
+    assert {v[0] for k, v in found.items() if k.startswith('distiller.')} == {1.0}
 
-    small = OnlineDistill([student(), student()], dict(type='DMLDistiller'))
-    with pytest.raises(ValueError, match='CifarResNet of student0 has no get_layer_depth'):
+    small = online()
+    with pytest.raises(ValueError, match='CifarResNet of student0 does not know'):
         settings(small)
