@@ -7,13 +7,13 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ..engine.results import write_json
+from ..engine.results import METRIC, metric_label, write_json
 
 COMPARISON = 'comparison.json'
 MIN_SEEDS = 5
 STUDENTS = 'mean of students'
 CAPTION = """\
-Top-1 accuracy in percent at the last epoch, mean ± standard deviation over n seeds; "best epoch" is
+{metric} at the last epoch, mean ± standard deviation over n seeds; "best epoch" is
 the mean of the students, each at the epoch where it scored best. "student0" is what a method with a
 leader (OKDDip, FFSD) is for; the others' students are alike. "cost" is the training time relative
 to {baseline}, and says little where the machine had other work to do; parameters and MACs
@@ -37,43 +37,52 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
 
     Raises:
         FileNotFoundError: There is no comparison, or no finished run in it.
-        ValueError: The baseline has no finished run, or a run was not scored at its last epoch.
+        ValueError: The baseline has no finished run, or a run was not scored at its last epoch, or
+            runs were scored by different metrics.
     """
     work_dir = Path(work_dir)
     if not (work_dir / COMPARISON).is_file():
         raise FileNotFoundError(f'{work_dir} is no folder of a comparison: no {COMPARISON} in it')
     comparison = json.loads((work_dir / COMPARISON).read_text())
     baseline = baseline or comparison['baseline']
-    runs = read_runs(work_dir, comparison['methods'])
+    runs, metric = read_runs(work_dir, comparison['methods'])
     if baseline not in set(runs['method']):
         raise ValueError(
             f'the baseline {baseline!r} has no finished run; finished: '
             + ', '.join(runs['method'].unique())
         )
     runs.to_csv(work_dir / 'runs.csv', index=False)
-    (work_dir / 'table.md').write_text(table(runs, baseline))
-    write_json(work_dir / 'stats.json', statistics(runs, baseline))
-    draw(runs, work_dir / 'accuracy.png')
+    (work_dir / 'table.md').write_text(table(runs, baseline, metric))
+    write_json(work_dir / 'stats.json', statistics(runs, baseline, metric))
+    draw(runs, work_dir / 'accuracy.png', metric)
 
 
-def read_runs(work_dir: Path, methods: list[str]) -> pd.DataFrame:
-    """One row a run and predictor: accuracies in percent, seconds, size of what is deployed."""
-    rows = []
+def read_runs(work_dir: Path, methods: list[str]) -> tuple[pd.DataFrame, str]:
+    """One row a run and predictor: accuracies in percent, seconds, size of what is deployed.
+
+    And the name of the metric, where it is another than accuracy.
+    """
+    rows, metrics = [], {}
     for method in methods:
         for path in sorted(run_folder(work_dir, method, 0).parent.glob('seed*/results.json')):
             results = json.loads(path.read_text())
             check_last_epoch(path, results)
+            metrics[results.get('metric', METRIC)] = path
             common = dict(method=method, seed=results['seed'], revision=results['git_revision'])
             cost = dict(train_seconds=results['train_seconds'], **results['deployed'])
             for name, accuracy in _predictors(results['predictors']).items():
                 rows.append({**common, 'predictor': name, **accuracy, **cost})
     if not rows:
         raise FileNotFoundError(f'no finished run in {work_dir / "runs"}')
+    if len(metrics) > 1:
+        found = ', '.join(f'{metric}: {path}' for metric, path in metrics.items())
+        raise ValueError(f'runs were scored by different metrics ({found})')
     frame = pd.DataFrame(rows)
     order = {method: i for i, method in enumerate(methods)}
-    return frame.sort_values(
+    frame = frame.sort_values(
         ['method', 'seed'], key=lambda c: c.map(order) if c.name == 'method' else c, kind='stable'
     ).reset_index(drop=True)
+    return frame, next(iter(metrics))
 
 
 def check_last_epoch(path: Path, results: dict) -> None:
@@ -97,7 +106,7 @@ def _predictors(predictors: dict) -> dict[str, dict[str, float]]:
     return {**over, **found}
 
 
-def table(runs: pd.DataFrame, baseline: str) -> str:
+def table(runs: pd.DataFrame, baseline: str, metric: str = METRIC) -> str:
     """A row a method, in Markdown: mean and standard deviation over the seeds."""
     of_each = runs.drop_duplicates(['method', 'seed']).set_index(['method', 'seed'])
     seconds = of_each['train_seconds']
@@ -116,7 +125,8 @@ def table(runs: pd.DataFrame, baseline: str) -> str:
     header = list(rows[0])
     lines = [header, ['---', *('---:' for _ in header[1:])], *(list(row.values()) for row in rows)]
     rows_text = '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-    caption = CAPTION.format(baseline=baseline)
+    shown = 'Top-1 accuracy in percent' if metric == METRIC else metric
+    caption = CAPTION.format(metric=shown, baseline=baseline)
     revisions = runs['revision'].dropna().unique()
     if len(revisions) > 1:
         caption += f'The runs are of different revisions: {", ".join(revisions)}.\n'
@@ -129,7 +139,7 @@ def _mean_std(values: pd.Series) -> str:
     return f'{values.mean():.2f}' + (f' ± {values.std():.2f}' if len(values) > 1 else '')
 
 
-def statistics(runs: pd.DataFrame, baseline: str) -> dict:
+def statistics(runs: pd.DataFrame, baseline: str, metric: str = METRIC) -> dict:
     """Each method against the baseline: differences by seed, interval, tests, Holm-corrected."""
     by_seed = runs[runs['predictor'] == STUDENTS].pivot(
         index='seed', columns='method', values='last'
@@ -144,8 +154,10 @@ def statistics(runs: pd.DataFrame, baseline: str) -> dict:
             corrected = multipletests([c[test]['p'] for c in tested], method='holm')[1]
             for each, p in zip(tested, corrected, strict=True):
                 each[test]['p_holm'] = float(p)
-    return dict(metric=f'top-1 accuracy, {STUDENTS}, last epoch, percent', baseline=baseline,
-                comparisons=comparisons)  # fmt: skip
+    shown = f'{metric}, {STUDENTS}, last epoch'
+    if metric == METRIC:
+        shown = f'top-1 accuracy, {STUDENTS}, last epoch, percent'
+    return dict(metric=shown, baseline=baseline, comparisons=comparisons)
 
 
 def compare_pairs(differences: pd.Series) -> dict:
@@ -170,7 +182,7 @@ def compare_pairs(differences: pd.Series) -> dict:
     )
 
 
-def draw(runs: pd.DataFrame, path: Path) -> None:
+def draw(runs: pd.DataFrame, path: Path, metric: str = METRIC) -> None:
     """A dot a seed, the mean and its 95 % interval a method."""
     from matplotlib.figure import Figure
 
@@ -187,6 +199,7 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
     axes.invert_yaxis()
     axes.grid(axis='x', alpha=0.3)
     axes.set_xlabel(
-        f'top-1 accuracy (%), {STUDENTS}, last epoch\ndots: seeds, bars: 95 % interval of the mean'
+        f'{metric_label(metric)}, {STUDENTS}, last epoch\n'
+        'dots: seeds, bars: 95 % interval of the mean'
     )
     figure.savefig(path, dpi=200, metadata={'Software': None})

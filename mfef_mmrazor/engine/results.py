@@ -4,6 +4,7 @@ import json
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.analysis import FlopAnalyzer
@@ -15,22 +16,46 @@ PACKAGES = (
     'mmrazor', 'numpy',
 )  # fmt: skip
 METRIC = 'accuracy/top1'
+# what stands for a predictor where there is no top-1 accuracy; else the first number there is
+PREFERRED = (METRIC, 'multi-label/mAP', 'single-label/f1-score', 'multi-label/f1-score')
 
 History = list[dict]
 """One entry a validation: ``{'epoch': 3, 'student0': 61.2, 'student1': ...}``, in percent."""
 
 
-def accuracies(metrics: dict[str, float]) -> dict[str, float]:
-    """Accuracy by predictor, from the metrics of :class:`OnlineDistillValLoop`.
+def primary_metric(metrics: dict[str, Any]) -> str | None:
+    """Name of the metric that stands for a predictor in tables and curves; higher is better.
+
+    Example:
+        >>> primary_metric({'accuracy/top5': 90.0, 'accuracy/top1': 70.0})
+        'accuracy/top1'
+    """
+    plain = [key for key in metrics if f'student0.{key}' in metrics] or list(metrics)
+    numbers = [
+        key
+        for key in plain
+        if key not in ('time', 'data_time') and isinstance(metrics[key], (int, float))
+    ]
+    return next((key for key in PREFERRED if key in plain), next(iter(numbers), None))
+
+
+def metric_label(metric: str) -> str:
+    """How a metric is called in tables and pictures."""
+    return 'top-1 accuracy (%)' if metric == METRIC else metric
+
+
+def accuracies(metrics: dict[str, Any], metric: str | None = None) -> dict[str, float]:
+    """Primary metric by predictor, from the metrics of :class:`OnlineDistillValLoop`.
 
     A model that is trained alone has one predictor; it is called ``model``.
     """
+    metric = metric or primary_metric(metrics)
     named = {
-        key.removesuffix(f'.{METRIC}'): round(float(value), 4)  # float32 until here
+        key.removesuffix(f'.{metric}'): round(float(value), 4)  # float32 until here
         for key, value in metrics.items()
-        if key.endswith(f'.{METRIC}')
+        if key.endswith(f'.{metric}')
     }
-    return named or ({'model': round(float(metrics[METRIC]), 4)} if METRIC in metrics else {})
+    return named or ({'model': round(float(metrics[metric]), 4)} if metric in metrics else {})
 
 
 def summarize(history: History) -> dict[str, dict]:
@@ -108,8 +133,8 @@ def write_json(path: Path, content: dict) -> None:
     partial.replace(path)
 
 
-def draw_curves(path: Path, history: History, title: str) -> None:
-    """Accuracy of every predictor over the epochs, as a picture."""
+def draw_curves(path: Path, history: History, title: str, metric: str = METRIC) -> None:
+    """Primary metric of every predictor over the epochs, as a picture."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout='constrained')
@@ -123,9 +148,9 @@ def draw_curves(path: Path, history: History, title: str) -> None:
             linestyle='--' if together else '-',
             marker='o',
             markersize=3,
-            label=f'{name}: {entries[-1][name]:.2f} %',
+            label=f'{name}: {entries[-1][name]:.2f}' + ' %' * (metric == METRIC),
         )
-    axes.set(title=title, xlabel='epoch', ylabel='top-1 accuracy (%)')
+    axes.set(title=title, xlabel='epoch', ylabel=metric_label(metric))
     axes.grid(alpha=0.3)
     axes.legend(title='last epoch')
     figure.savefig(path, dpi=150)

@@ -90,3 +90,10 @@ def test_runs_of_different_revisions_are_told():
     assert 'revisions' not in table(frame, 'a')
     frame.loc[0, 'revision'] = 'q'
     assert table(frame, 'a').endswith('The runs are of different revisions: q, r.\n')
+
+
+def test_another_metric_than_accuracy_is_named():
+    frame = runs(a=A, b=B)
+    assert 'Top-1 accuracy in percent at the last epoch' in table(frame, 'a')
+    assert '\nmulti-label/mAP at the last epoch' in table(frame, 'a', 'multi-label/mAP')
+    assert statistics(frame, 'a', 'multi-label/mAP')['metric'].startswith('multi-label/mAP, mean')

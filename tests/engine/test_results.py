@@ -29,6 +29,20 @@ def test_accuracies_by_predictor():
     assert results.accuracies({'data_time': 0.1}) == {}
 
 
+def test_another_metric_stands_in_where_there_is_no_accuracy():
+    both = {'multi-label/f1-score': 1.0, 'multi-label/mAP': 2.0}
+    online = {
+        **both,
+        **{f'student0.{k}': v for k, v in both.items()},
+        'student1.multi-label/mAP': 3,
+    }
+    assert results.primary_metric(online) == results.primary_metric(both) == 'multi-label/mAP'
+    assert results.accuracies(online) == dict(student0=2.0, student1=3.0)
+    mine = {'confusion/result': [[1]], 'mine/score': 0.5, 'data_time': 0.1}
+    assert results.accuracies(mine) == dict(model=0.5)
+    assert results.primary_metric({'confusion/result': [[1]]}) is None
+
+
 def test_versions_are_those_installed():
     versions = results.package_versions()
     assert torch.__version__.startswith(versions['torch'].split('+')[0])

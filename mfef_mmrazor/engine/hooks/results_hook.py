@@ -10,12 +10,15 @@ from rich.console import Console
 from rich.table import Table
 
 from ..results import (
+    METRIC,
     accuracies,
     deployed_size,
     draw_curves,
     git_revision,
+    metric_label,
     package_versions,
     peak_memory_mb,
+    primary_metric,
     summarize,
     write_json,
 )
@@ -26,8 +29,9 @@ from ..unwrap import unwrapped
 class ResultsHook(Hook):
     """Writes ``results.json`` and ``curves.png`` to the work dir, and prints a table.
 
-    ``results.json`` has, for every predictor, the accuracy at the last and at the best epoch, the
-    whole history, the mean training losses of the last epoch, the seed, versions, git revision,
+    ``results.json`` has, for every predictor, the accuracy at the last and at the best epoch (or
+    what stands for it where the config has no ``accuracy/top1``: ``metric`` says which), the whole
+    history, the mean training losses of the last epoch, the seed, versions, git revision,
     training seconds, images a second and peak memory. The history is kept in the checkpoints, so
     that a resumed run has all of it, and names every revision that it ran with.
     """
@@ -36,6 +40,7 @@ class ResultsHook(Hook):
 
     def __init__(self) -> None:
         self.history: list[dict] = []
+        self.metric = METRIC
         self.seconds = 0.0
         self.revisions = [git_revision()]  # now: there may be later ones when the run ends
 
@@ -61,13 +66,17 @@ class ResultsHook(Hook):
         """Add this epoch's accuracies to the history."""
         found = accuracies(metrics or {})
         if found:
+            self.metric = primary_metric(metrics or {}) or METRIC
             earlier = [entry for entry in self.history if entry['epoch'] != runner.epoch]
             self.history = [*earlier, dict(epoch=runner.epoch, **found)]
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the history into the checkpoint."""
         checkpoint['results'] = dict(
-            history=self.history, seconds=self.seconds, revisions=self.revisions
+            history=self.history,
+            metric=self.metric,
+            seconds=self.seconds,
+            revisions=self.revisions,
         )
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -75,6 +84,7 @@ class ResultsHook(Hook):
         if runner._resume and 'results' in checkpoint:
             results = checkpoint['results']
             self.history = results['history']
+            self.metric = results.get('metric', METRIC)
             self.seconds = results['seconds']
             self.revisions = list(dict.fromkeys([*results['revisions'], *self.revisions]))
 
@@ -84,7 +94,7 @@ class ResultsHook(Hook):
             return
         work_dir = Path(runner.work_dir)
         write_json(work_dir / 'results.json', self.results(runner))
-        draw_curves(work_dir / 'curves.png', self.history, runner.experiment_name)
+        draw_curves(work_dir / 'curves.png', self.history, runner.experiment_name, self.metric)
         console = Console(soft_wrap=True)
         console.print(self.table())
         console.print(f'{work_dir / "results.json"}\n{work_dir / "curves.png"}', highlight=False)
@@ -95,6 +105,7 @@ class ResultsHook(Hook):
         seen = images * runner.epoch
         return dict(
             predictors=summarize(self.history),
+            metric=self.metric,
             config=Path(runner.cfg.filename or '').name,
             epochs=runner.epoch,
             seed=runner.seed,
@@ -128,7 +139,7 @@ class ResultsHook(Hook):
 
     def table(self) -> Table:
         """Predictors and accuracies, as printed."""
-        table = Table(title='top-1 accuracy (%)')
+        table = Table(title=metric_label(self.metric))
         for column in ('predictor', 'last epoch', 'best epoch'):
             table.add_column(column, justify='left' if column == 'predictor' else 'right')
         for name, result in summarize(self.history).items():
