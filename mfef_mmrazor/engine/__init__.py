@@ -1,5 +1,6 @@
 from .hooks import (
     ChannelsLastHook,
+    ContinuedScheduleHook,
     DistillerUpdateHook,
     EpochSeedHook,
     HeldOutHook,
@@ -12,6 +13,7 @@ from .optim_wrapper import BFloat16OptimWrapper
 __all__ = [
     'BFloat16OptimWrapper',
     'ChannelsLastHook',
+    'ContinuedScheduleHook',
     'DistillerUpdateHook',
     'EpochSeedHook',
     'HeldOutHook',

@@ -1,4 +1,5 @@
 from .channels_last_hook import ChannelsLastHook
+from .continued_schedule_hook import ContinuedScheduleHook
 from .distiller_update_hook import DistillerUpdateHook
 from .epoch_seed_hook import EpochSeedHook
 from .held_out_hook import HeldOutHook
@@ -7,6 +8,7 @@ from .results_hook import ResultsHook
 
 __all__ = [
     'ChannelsLastHook',
+    'ContinuedScheduleHook',
     'DistillerUpdateHook',
     'EpochSeedHook',
     'HeldOutHook',

@@ -1,0 +1,100 @@
+"""Learning rates of runs that are resumed for longer, against those of uninterrupted ones."""
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
+
+from mfef_mmrazor.engine import ContinuedScheduleHook
+
+WARM = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=4),
+    dict(type='CosineAnnealingLR', begin=1, by_epoch=True),
+]
+STEPS = dict(type='MultiStepLR', milestones=[1, 3], gamma=0.1)
+
+
+class Toy(BaseModel):
+    """One weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(1, 1)
+
+    def forward(self, inputs, mode):
+        return dict(loss=self.fc(torch.stack(inputs)).square().mean())
+
+
+class Rates(Hook):
+    """Notes the learning rate of every iteration."""
+
+    def __init__(self):
+        self.seen = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.seen.append(runner.optim_wrapper.get_lr()['lr'][0])
+
+
+def rates(work_dir, epochs, schedule, how='keep', resume=False):
+    """Learning rate of every iteration, of 4 in an epoch."""
+    runner = Runner(
+        Toy(), str(work_dir),
+        train_dataloader=dict(batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False),
+                              dataset=[dict(inputs=torch.ones(1))] * 8),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
+        param_scheduler=schedule, cfg=dict(param_scheduler=schedule),
+        custom_hooks=[ContinuedScheduleHook(how)],
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+        load_from=find_latest_checkpoint(work_dir) if resume else None, resume=resume,
+        log_level='ERROR', experiment_name=f'{how}{epochs}{resume}',
+    )  # fmt: skip
+    rates_hook = Rates()
+    runner.register_hook(rates_hook)
+    runner.train()
+    return rates_hook.seen
+
+
+@pytest.mark.parametrize('schedule', [WARM, STEPS], ids=['warm', 'steps'])
+def test_what_each_choice_means(schedule, tmp_path):
+    first = rates(tmp_path / 'run', 2, schedule)
+    as_planned = rates(tmp_path / 'whole', 4, schedule)
+    for folder in ('keep', 'config', 'stretch', 'restart'):
+        (tmp_path / folder).mkdir()
+        torch.save(
+            torch.load(tmp_path / 'run/epoch_2.pth', weights_only=True),
+            tmp_path / folder / 'epoch_2.pth',
+        )
+        (tmp_path / folder / 'last_checkpoint').write_text(str(tmp_path / folder / 'epoch_2.pth'))
+
+    def resumed(how, epochs=4):
+        return rates(tmp_path / how, epochs, schedule, how, resume=True)
+
+    assert resumed('config') == pytest.approx(as_planned[8:])
+    doubled = (
+        [dict(WARM[0], end=8), dict(WARM[1], begin=2)]
+        if schedule is WARM
+        else dict(STEPS, milestones=[2, 6])
+    )
+    assert resumed('stretch') == pytest.approx(rates(tmp_path / 'double', 4, doubled)[8:])
+    # two more epochs, after two that were planned: the very same again
+    assert resumed('restart') == pytest.approx(first)
+    assert len({round(rate, 9) for rate in resumed('keep')}) == 1
+
+
+def test_nothing_happens_at_the_planned_length(tmp_path):
+    whole = rates(tmp_path / 'whole', 2, STEPS)
+    rates(tmp_path / 'half', 2, STEPS)
+    for name in ('epoch_2.pth',):
+        (tmp_path / 'half' / name).unlink()
+    (tmp_path / 'half/last_checkpoint').write_text(str(tmp_path / 'half/epoch_1.pth'))
+    assert rates(tmp_path / 'half', 2, STEPS, 'restart', resume=True) == whole[4:]
+
+
+def test_an_unknown_choice():
+    with pytest.raises(
+        ValueError, match="how='longer', expected one of keep, config, stretch, rest"
+    ):
+        ContinuedScheduleHook('longer')
