@@ -1,35 +1,4 @@
-# What every run shares. `custom_imports` registers the plugin, so a config works from any folder.
-custom_imports = dict(imports=['mfef_mmrazor'], allow_failed_imports=False)
-default_scope = 'mmpretrain'
-
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-)
-custom_hooks = [
-    dict(type='mmrazor.ChannelsLastHook'),
-    dict(type='mmrazor.EpochSeedHook'),
-    dict(type='mmrazor.DistillerUpdateHook'),
-    dict(type='mmrazor.ProgressHook'),
-    dict(type='mmrazor.ResultsHook'),
-]
-
+# What every run of an OnlineDistill shares: common_runtime.py, and loops that score every predictor.
+_base_ = ['common_runtime.py']
 val_cfg = dict(type='mmrazor.OnlineDistillValLoop')
 test_cfg = dict(type='mmrazor.OnlineDistillTestLoop')
-
-env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
-)
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='Visualizer', vis_backends=vis_backends)
-log_level = 'INFO'
-randomness = dict(seed=0)
-# under torchrun; mmengine's default device_ids are GPUs, None serves every host
-model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
-load_from = None
-resume = False

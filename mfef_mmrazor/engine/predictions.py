@@ -1,0 +1,99 @@
+"""Predictions for every image of a test, as a file."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
+
+from .loops import PredictorsEvaluator
+
+SUFFIXES = ('.csv', '.json', '.pkl')
+
+
+class KeptPredictions(BaseMetric):
+    """Keeps what was predicted for each image, in the order of the data set; scores nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[dict] = []
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Take in one batch."""
+        for sample in data_samples:
+            self.results.append(
+                dict(
+                    image=sample.get('img_path', sample.get('sample_idx')),
+                    label=_numbers(sample.get('gt_label', [])),
+                    predicted=_numbers(sample['pred_label']),
+                    scores=_numbers(sample['pred_score']),
+                )
+            )
+
+    def compute_metrics(self, results: list[dict]) -> dict:
+        """None; of several processes only the first has the images of all."""
+        self.kept = results
+        return {}
+
+
+def check_suffix(path: Path) -> None:
+    """Raise a ``ValueError`` if predictions cannot be written to a file of that kind."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f'out={str(path)!r}: expected a name that ends in {", ".join(SUFFIXES)}')
+
+
+def keep_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) -> None:
+    """Let an evaluator keep what is to be written to a file."""
+    pickled = path.suffix == '.pkl'
+    evaluator.metrics.append(DumpResults(str(path)) if pickled else KeptPredictions())
+
+
+def write_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) -> None:
+    """Write what was kept, one row per image; ``.pkl`` files are mmengine's own, and there already.
+
+    A CSV file has the image's file (or its number), its label, and for every predictor the label
+    and the score of it; a JSON file all scores. Several labels are separated by spaces.
+    """
+    each = getattr(evaluator, 'evaluators', {'model': evaluator})
+    kept = {
+        name: metric.kept
+        for name, own in each.items()
+        for metric in own.metrics
+        if isinstance(metric, KeptPredictions) and metric.kept
+    }
+    if not kept:  # another process writes them, or mmengine has
+        return
+    first = next(iter(kept.values()))
+    if path.suffix == '.json':
+        content = [
+            dict(
+                image=image['image'],
+                label=image['label'],
+                **{
+                    name: {key: found[i][key] for key in ('predicted', 'scores')}
+                    for name, found in kept.items()
+                },
+            )
+            for i, image in enumerate(first)
+        ]
+        path.write_text(json.dumps(content, indent=1) + '\n')
+        return
+    with path.open('w', newline='') as file:
+        writer = csv.writer(file)
+        columns = [column for name in kept for column in (name, f'{name}.score')]
+        writer.writerow(['image', 'label', *columns])
+        for i, image in enumerate(first):
+            row = [image['image'], ' '.join(map(str, image['label']))]
+            for found in kept.values():
+                predicted, scores = found[i]['predicted'], found[i]['scores']
+                row += [
+                    ' '.join(map(str, predicted)),
+                    ' '.join(f'{scores[label]:.6f}' for label in predicted),
+                ]
+            writer.writerow(row)
+
+
+def _numbers(values: Any) -> list:
+    return values.tolist() if hasattr(values, 'tolist') else list(values)
