@@ -7,6 +7,8 @@ nothing where that break is not.
 import importlib
 import os
 import pickle
+import sys
+import types
 import warnings
 from importlib import metadata
 from importlib.util import find_spec
@@ -188,6 +190,17 @@ def replace_pkg_resources() -> None:
                 setattr(module, function.__name__, function)
 
 
+def lend_pkg_resources() -> None:
+    """Give scripts that ask pkg_resources for a package's version an answer where it is gone.
+
+    mmpretrain's ``vis_cam.py`` is one. For the launcher alone: a module that others may look for.
+    """
+    if find_spec('pkg_resources') is None:
+        module: Any = types.ModuleType('pkg_resources')
+        module.get_distribution = metadata.distribution
+        sys.modules['pkg_resources'] = module
+
+
 def is_installed(package: str) -> bool:
     """Whether there is a distribution or a module of that name."""
     try:
@@ -217,10 +230,25 @@ def get_installed_path(package: str) -> str:
 
 
 def announce_configs() -> None:
-    """Let ``_base_ = ['mfef_mmrazor::mfef/...']`` be read: mmengine has a list of packages."""
+    """Let ``_base_ = ['mfef_mmrazor::mfef/...']`` be read.
+
+    mmengine has a list of packages, and takes a package's name for the scope of its registries;
+    this one registers in those of mmrazor and mmpretrain.
+    """
+    from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
 
-    MODULE2PACKAGE.setdefault('mfef_mmrazor', 'mfef_mmrazor')
+    name = 'mfef_mmrazor'
+    if name in MODULE2PACKAGE:
+        return
+    MODULE2PACKAGE[name] = name
+    locate = Config._get_cfg_path
+
+    def locate_without_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        path, scope = locate(cfg_path, filename)
+        return path, None if scope == name else scope
+
+    Config._get_cfg_path = staticmethod(locate_without_scope)
 
 
 def init_cpu_processes() -> None:

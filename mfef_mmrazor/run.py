@@ -27,6 +27,7 @@ def main() -> None:
     sys.path[0] = str(script.resolve().parent)
     with user_errors():
         compat.init_cpu_processes()
+        compat.lend_pkg_resources()
         mmcls_names.use_mmpretrain()
         runpy.run_path(str(script), run_name='__main__')
 

@@ -14,6 +14,10 @@ def main() -> None:
     parser.add_argument(
         '--resume', action='store_true', help='go on from the latest checkpoint in the work dir'
     )
+    parser.add_argument(
+        '--schedule', choices=['keep', 'config', 'stretch', 'restart'],
+        help='schedules of a run that is resumed with another max_epochs (keep: as started)',
+    )  # fmt: skip
     parser.add_argument('--amp', action='store_true', help='mixed precision, on the CPU as well')
     parser.add_argument('--seed', type=int, help='random seed')
     parser.add_argument(
@@ -30,7 +34,7 @@ def main() -> None:
         cfg = load_config(
             args.config, args.work_dir, args.cfg_options, args.seed, args.amp, args.launcher
         )
-        train(cfg, resume=args.resume)
+        train(cfg, resume=args.resume, schedule=args.schedule)
 
 
 if __name__ == '__main__':

@@ -1,5 +1,6 @@
-# What every run shares, without the loops that score it: those are in default_runtime.py. By itself it stands beside
-# one of mmpretrain's schedules, which have `val_cfg` and `test_cfg`; tools/train.py then scores every student as well.
+# What every run shares, without the loops that score it: those are in default_runtime.py. By itself
+# it stands beside one of mmpretrain's schedules, which have `val_cfg` and `test_cfg`;
+# tools/train.py then scores every student as well.
 # `custom_imports` registers the plugin, so a config works from any folder.
 custom_imports = dict(imports=['mfef_mmrazor'], allow_failed_imports=False)
 default_scope = 'mmpretrain'

@@ -60,9 +60,11 @@ def _literals(text: str, checkpoint: Path) -> dict:
     class DictCalls(ast.NodeTransformer):
         def visit_Call(self, node: ast.Call) -> ast.expr:  # noqa: N802 (ast's name)
             self.generic_visit(node)
-            named = isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args
+            named = isinstance(node.func, ast.Name) and node.func.id == 'dict'
             if not named or any(keyword.arg is None for keyword in node.keywords):
                 return node
+            if node.args:  # dict({...}), where a key has a dot
+                return node.args[0] if len(node.args) == 1 and not node.keywords else node
             keys: list = [ast.Constant(keyword.arg) for keyword in node.keywords]
             return ast.Dict(keys, [keyword.value for keyword in node.keywords])
 
@@ -80,7 +82,8 @@ def _literals(text: str, checkpoint: Path) -> dict:
 
 def _import(custom_imports: dict) -> None:
     try:
-        import_modules_from_strings(**custom_imports)
+        if custom_imports:
+            import_modules_from_strings(**custom_imports)
     except ImportError as error:
         raise ImportError(
             f"{error}, which is in the training config's custom_imports: install it, or put its "

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..models.builder import nearest
+from .completion import complete_loops, duplicate_keys, is_called
 
 # what Runner.from_cfg reads, and what else OpenMMLab's own configs have at the top level
 KNOWN_KEYS = {
@@ -43,8 +44,8 @@ def load_config(
     Raises:
         FileNotFoundError: There is no such file.
         KeyError: A top-level key is unknown and looks like a misspelt one, or an option is of none.
-        ValueError: The file is no Python, or uses a name that it does not set; or ``amp`` is asked
-            for, but the config has an optimizer wrapper of its own.
+        ValueError: The file is no Python, or uses a name that it does not set; or two of
+            its bases set the same; or ``amp`` is asked for, but the config has an optimizer wrapper of its own.
     """
     if not Path(config).is_file():
         raise FileNotFoundError(f'config file not found: {config}')
@@ -52,9 +53,12 @@ def load_config(
         cfg = Config.fromfile(config)
     except (SyntaxError, NameError) as error:
         raise ValueError(f'{config}: {error}') from None
+    except KeyError as error:
+        raise duplicate_keys(config, error) from None
     check_config(cfg)
     check_options(cfg_options or {}, cfg)
     cfg.merge_from_dict(cfg_options or {})
+    complete_loops(cfg)
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = str(work_dir)
@@ -70,7 +74,8 @@ def load_config(
 def use_amp(cfg: Config) -> None:
     """Switch a config to mixed precision."""
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if wrapper not in ('OptimWrapper', 'AmpOptimWrapper', 'mmrazor.BFloat16OptimWrapper'):
+    replaceable = ('OptimWrapper', 'AmpOptimWrapper', 'BFloat16OptimWrapper')
+    if not any(is_called(wrapper, name) for name in replaceable):
         raise ValueError(
             f'amp: the config has optim_wrapper.type={wrapper!r}; it can only replace OptimWrapper'
         )

@@ -12,6 +12,8 @@ from mmpretrain import get_model
 from mmpretrain.registry import TRANSFORMS
 from torch import Tensor, nn
 
+from ..models.builder import scope_and_class
+from ..models.students import resolve_student
 from .data_checks import inner_datasets
 
 
@@ -19,8 +21,9 @@ def deployed_student(
     cfg: dict, i: int, weights: dict[str, Tensor], classes: Sequence[str] | None
 ) -> tuple[nn.Module, Config]:
     """A student as mmpretrain builds it by itself, with the trained weights; and its config."""
-    model = without_initial_weights(cfg['model']['students'][i])
-    scope = model.pop('_scope_', model['type'].rpartition('.')[0]) or 'mmrazor'
+    model = without_initial_weights(resolve_student(cfg['model']['students'][i]))
+    scope, _ = scope_and_class(model)
+    model.pop('_scope_', None)
     if scope != 'mmpretrain':
         model['_scope_'] = scope
     model['data_preprocessor'] = preprocessor_config(cfg)

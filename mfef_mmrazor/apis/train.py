@@ -8,16 +8,17 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from .. import compat
-from ..engine import DistillerUpdateHook
+from ..engine.predictions import check_suffix, keep_predictions, write_predictions
 from .checkpoints import check_model, check_teacher
 from .checks import check_folder, check_ramp_up, check_training
+from .completion import complete_hooks, use_tta
 from .data_checks import check_data
 
 # what mmengine's messages that are a line a weight have in common
 PER_WEIGHT = ('paramwise_options', 'skipped since its requires_grad=False')
 
 
-def train(cfg: Config, resume: bool = False) -> Runner:
+def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Runner:
     """Train what the config says; results are in its work dir.
 
     Everything that can be checked is checked before the first file is written.
@@ -26,6 +27,9 @@ def train(cfg: Config, resume: bool = False) -> Runner:
         cfg: From :func:`load_config`.
         resume: Go on from the latest checkpoint in the work dir, if there is one; what the config
             says in ``load_from`` and ``resume`` is then of no account.
+        schedule: What becomes of the schedules of a run that is resumed with another number of
+            epochs: ``'keep'``, ``'config'``, ``'stretch'`` or ``'restart'``, see
+            :class:`mfef_mmrazor.engine.ContinuedScheduleHook`; by default what the config says.
 
     Returns:
         The runner, after training.
@@ -39,6 +43,7 @@ def train(cfg: Config, resume: bool = False) -> Runner:
     """
     cfg = copy.deepcopy(cfg)
     check_training(cfg)
+    complete_hooks(cfg, schedule)
     check_folder(cfg.work_dir)
     if resume or (cfg.get('resume') and not cfg.get('load_from')):
         # where there is nothing yet, the run starts, from load_from if that is set
@@ -52,30 +57,53 @@ def train(cfg: Config, resume: bool = False) -> Runner:
     for handler in runner.logger.handlers:
         if not isinstance(handler, logging.FileHandler):
             handler.addFilter(lambda record: not any(x in record.getMessage() for x in PER_WEIGHT))
-    if not any(isinstance(hook, DistillerUpdateHook) for hook in runner.hooks):
-        runner.register_hook(DistillerUpdateHook())  # methods such as SwitOKD rely on it
     runner.train()
     return runner
 
 
-def test(cfg: Config, checkpoint: str | Path) -> dict[str, float]:
+def test(
+    cfg: Config, checkpoint: str | Path, out: str | Path | None = None, tta: bool = False
+) -> dict[str, float]:
     """Score every predictor of a checkpoint on the test data.
 
     Args:
         cfg: From :func:`load_config`.
         checkpoint: Path of a checkpoint of the same architecture.
+        out: File for the predictions for each image: ``.csv``, ``.json``, or ``.pkl`` as
+            mmpretrain's analysis tools read it, one file per predictor.
+        tta: Average the scores over an image and its mirror image, or over what the config's
+            ``tta_pipeline`` makes of it.
 
     Returns:
         Metrics by name, such as ``student0.accuracy/top1``.
 
     Raises:
         FileNotFoundError: The data or the checkpoint is not there.
-        ValueError: The checkpoint is of another architecture; names the keys.
+        ValueError: The checkpoint is of another architecture; names the keys; or there is no test
+            data, or ``out`` is of another kind.
     """
     cfg = copy.deepcopy(cfg)
+    if any(cfg.get(part) is None for part in ('test_dataloader', 'test_cfg', 'test_evaluator')):
+        raise ValueError(
+            'the config has nothing to test on; expected test_dataloader, test_cfg, test_evaluator'
+        )
+    if out is not None:
+        out = Path(out)
+        check_suffix(out)
+        check_folder(out.parent)
     cfg.load_from = str(checkpoint)
     check_data(cfg, 'test_dataloader')
     check_teacher(cfg)
     check_model(cfg)
+    if tta:
+        use_tta(cfg)
     compat.init_cpu_processes()
-    return Runner.from_cfg(cfg).test()
+    runner = Runner.from_cfg(cfg)
+    if out is None:
+        return runner.test()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    evaluator = runner.test_evaluator
+    keep_predictions(evaluator, out)
+    metrics = runner.test()
+    write_predictions(evaluator, out)
+    return metrics

@@ -42,7 +42,7 @@ def build(cfg: dict, **defaults) -> Any:
     cfg = {**defaults, **cfg}
     check_arguments(find(cfg), cfg)
     if isinstance(cfg['type'], str):
-        cfg.setdefault('_scope_', _scope_and_class(cfg)[0])
+        cfg.setdefault('_scope_', scope_and_class(cfg)[0])
     return MODELS.build(cfg)
 
 
@@ -57,10 +57,10 @@ def find(cfg: dict) -> Any:
         raise KeyError(f"a module's config needs a 'type', got only {sorted(cfg)}")
     if not isinstance(cfg['type'], str):
         return cfg['type']
-    return _scope_and_class(cfg)[1]
+    return scope_and_class(cfg)[1]
 
 
-def _scope_and_class(cfg: dict) -> tuple[str, Any]:
+def scope_and_class(cfg: dict) -> tuple[str, Any]:
     """The package that has registered the type, and the class.
 
     The package is that of the ``_scope_`` or of the prefix, without either mmrazor or mmpretrain.

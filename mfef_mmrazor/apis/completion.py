@@ -1,0 +1,101 @@
+"""Adds to a config what its parts from elsewhere leave open."""
+
+import copy
+import logging
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+from .data_checks import inner_datasets
+
+
+def is_called(kind: Any, name: str) -> bool:
+    """Whether a ``type`` of a config, a class or its name with any prefix, is of that name."""
+    found = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return found.rpartition('.')[2] == name
+
+
+def complete_loops(cfg: Config) -> None:
+    """Let an :class:`OnlineDistill` be scored by its own loops where a config names none.
+
+    mmpretrain's schedules have ``val_cfg = dict()``, which would score the first student alone.
+    """
+    if not is_called((cfg.get('model') or {}).get('type'), 'OnlineDistill'):
+        return
+    for stage in ('val', 'test'):
+        loop = cfg.get(f'{stage}_cfg', {})
+        if cfg.get(f'{stage}_dataloader') is not None and loop is not None and 'type' not in loop:
+            loop = dict(loop, type=f'mmrazor.OnlineDistill{stage.capitalize()}Loop')
+            cfg[f'{stage}_cfg'] = loop
+
+
+def complete_hooks(cfg: Config, schedule: str | None = None) -> None:
+    """Add the hooks that methods and results rely on, where a config lacks them.
+
+    Args:
+        cfg: Config, changed in place.
+        schedule: What becomes of the schedules of a run that is continued for longer; see
+            :class:`ContinuedScheduleHook`.
+    """
+    hooks = list(cfg.get('custom_hooks') or [])
+    for name in ('ContinuedScheduleHook', 'DistillerUpdateHook', 'ResultsHook'):
+        if not any(is_called(hook.get('type'), name) for hook in hooks):
+            hooks.append(dict(type=f'mmrazor.{name}'))
+    if schedule is not None:
+        for hook in hooks:
+            if is_called(hook['type'], 'ContinuedScheduleHook'):
+                hook['how'] = schedule
+    cfg.custom_hooks = hooks
+    if not is_scored(cfg):
+        print_log(
+            'nothing is scored during this training: the config has no val_dataloader, val_cfg and '
+            'val_evaluator, so there will be no results.json',
+            level=logging.WARNING,
+        )
+
+
+def is_scored(cfg: Config) -> bool:
+    """Whether a training is scored while it runs."""
+    parts = ('val_dataloader', 'val_cfg', 'val_evaluator')
+    return all(cfg.get(part) is not None for part in parts)
+
+
+def use_tta(cfg: Config) -> None:
+    """Test-time augmentation as mmpretrain's ``test.py --tta`` has it.
+
+    Of the config's own ``tta_pipeline`` and ``tta_model``, or else over an image and its mirror
+    image, the scores averaged.
+
+    Raises:
+        ValueError: The last step of the test pipeline does not pack the image.
+    """
+    (dataset,) = inner_datasets(cfg.test_dataloader)
+    pipeline = copy.deepcopy(cfg.get('tta_pipeline'))
+    if pipeline is None:
+        *earlier, last = copy.deepcopy(dataset['pipeline'])
+        if not is_called(last['type'], 'PackInputs'):
+            raise ValueError(
+                f'tta: the test pipeline ends in {last["type"]}, expected PackInputs; or set '
+                'tta_pipeline in the config'
+            )
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        pipeline = [*earlier, dict(type='TestTimeAug', transforms=[flips, [last]])]
+    dataset['pipeline'] = pipeline
+    wrapper = cfg.get('tta_model', dict(type='mmpretrain.AverageClsScoreTTA'))
+    cfg.model = ConfigDict(**wrapper, module=cfg.model)
+
+
+def duplicate_keys(config: Any, error: KeyError) -> Exception:
+    """mmengine's error about two bases with the same key, with the way out; others as they are."""
+    message = str(error.args[0]) if error.args else ''
+    if 'Duplicate key' not in message:
+        return error
+    keys = message.rpartition(': ')[2]
+    hint = ''
+    if 'val_cfg' in keys:
+        hint = (
+            ". Beside a schedule of mmpretrain's, which has val_cfg and test_cfg, take "
+            '_base_/common_runtime.py instead of _base_/default_runtime.py'
+        )
+    return ValueError(f'{config}: two files of its _base_ set {keys}; keep one of them{hint}')
