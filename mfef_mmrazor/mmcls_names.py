@@ -45,14 +45,19 @@ def translate_configs() -> None:
     """Translate each config file where mmengine has copied it, before it looks for its bases."""
     from mmengine.config import Config
 
-    copy_to = Config._substitute_predefined_vars
+    copy_to, locate = Config._substitute_predefined_vars, Config._get_cfg_path
 
     def copy_translated(filename: str, copied: str) -> None:
         copy_to(filename, copied)
         path = Path(copied)
         path.write_text(translate(path.read_text(encoding='utf-8')), encoding='utf-8')
 
+    def locate_with_scope(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        path, scope = locate(cfg_path, filename)  # mmrazor::_base_/datasets/mmcls/...
+        return path, 'mmpretrain' if scope == 'mmrazor' and '/mmcls/' in path else scope
+
     Config._substitute_predefined_vars = staticmethod(copy_translated)
+    Config._get_cfg_path = staticmethod(locate_with_scope)
 
 
 def complete_mmrazor() -> None:

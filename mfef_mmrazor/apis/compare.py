@@ -20,6 +20,7 @@ from ..engine.results import write_json
 from ..models.builder import nearest
 from .checkpoints import check_teacher
 from .checks import check_folder, check_training
+from .completion import is_scored
 from .config import load_config, value_at
 from .data_checks import check_data
 from .report import COMPARISON, report, run_folder
@@ -82,8 +83,12 @@ def compare(
     if baseline not in everything:
         raise ValueError(f'baseline={baseline!r}, expected one of {", ".join(everything)}')
     check_conditions(everything, allow)
-    for cfg in methods.values():
+    for name, cfg in methods.items():
         check_training(cfg)
+        if not is_scored(cfg):
+            raise ValueError(
+                f'{name}: nothing to compare by; expected val_dataloader, val_cfg and val_evaluator'
+            )
         check_data(cfg, 'train_dataloader', 'val_dataloader')
         check_teacher(cfg)
     (work_dir / 'configs').mkdir(parents=True, exist_ok=True)

@@ -44,8 +44,9 @@ def load_config(
     Raises:
         FileNotFoundError: There is no such file.
         KeyError: A top-level key is unknown and looks like a misspelt one, or an option is of none.
-        ValueError: The file is no Python, or uses a name that it does not set; or two of
-            its bases set the same; or ``amp`` is asked for, but the config has an optimizer wrapper of its own.
+        ValueError: The file is no Python, or uses a name that it does not set; or two of its bases
+            set the same key; or ``amp`` is asked for, but the config has an optimizer wrapper of
+            its own.
     """
     if not Path(config).is_file():
         raise FileNotFoundError(f'config file not found: {config}')

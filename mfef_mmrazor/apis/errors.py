@@ -10,7 +10,8 @@ from ..datasets import BrokenImageError
 # where mistakes in a config come to light: here, where mmengine reads and builds it, and where
 # mmpretrain reads the data that it names
 OWN = (
-    'mfef_mmrazor', 'mmengine.registry', 'mmengine.config', 'mmengine.fileio', 'mmpretrain.datasets'
+    'mfef_mmrazor', 'mmengine.registry', 'mmengine.config', 'mmengine.fileio', 'mmengine.optim',
+    'mmpretrain.datasets',
 )  # fmt: skip
 
 

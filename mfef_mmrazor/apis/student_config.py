@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from mmengine.registry import DefaultScope, Registry
 from mmpretrain import get_model
-from mmpretrain.registry import TRANSFORMS
+from mmpretrain.registry import DATASETS, METRICS, TRANSFORMS
 from torch import Tensor, nn
 
 from ..models.builder import scope_and_class
@@ -30,8 +30,7 @@ def deployed_student(
     pipeline = image_pipeline(cfg)
     if not _loaders(pipeline):
         pipeline = [dict(type='LoadImageFromFile'), *pipeline]
-    dataset = dict(type='CustomDataset', classes=classes, pipeline=pipeline)
-    content = dict(default_scope='mmpretrain', model=model, test_dataloader=dict(dataset=dataset))
+    content = dict(default_scope='mmpretrain', model=model, **test_part(cfg, classes, pipeline))
     network = get_model(Config(copy.deepcopy(content)))
     network.load_state_dict(weights)
 
@@ -47,6 +46,32 @@ def deployed_student(
     if needed:
         content['custom_imports'] = dict(imports=needed, allow_failed_imports=False)
     return network, Config(content)
+
+
+def test_part(cfg: dict, classes: Sequence[str] | None, pipeline: list[dict]) -> dict:
+    """How images are prepared; and, where the test images are files, all that mmpretrain scores by.
+
+    A data set of this package's that mmpretrain has under another name is written as that one.
+    """
+    loader = copy.deepcopy(cfg.get('test_dataloader') or cfg.get('val_dataloader') or {})
+    evaluator = cfg.get('test_evaluator') or cfg.get('val_evaluator')
+    dataset = loader.get('dataset') or {}
+    if dataset.get('type', '').rpartition('.')[2] == 'ImageFolder':
+        own = ('num_classes', 'skip_corrupt')
+        dataset = {key: value for key, value in dataset.items() if key not in own}
+        dataset['type'] = 'CustomDataset'
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    served = [_is_mmpretrains(METRICS, metric) for metric in metrics]
+    if all([_is_mmpretrains(DATASETS, dataset), *served]) and _loaders(dataset['pipeline']):
+        loader['dataset'] = dict(dataset, pipeline=pipeline)
+        return dict(test_dataloader=loader, test_cfg={}, test_evaluator=evaluator)
+    stub = dict(type='CustomDataset', classes=classes, pipeline=pipeline)
+    return dict(test_dataloader=dict(dataset=stub))
+
+
+def _is_mmpretrains(registry: Registry, cfg: dict | None) -> bool:
+    kind = registry.get((cfg or {}).get('type') or '')
+    return kind is not None and kind.__module__.startswith(('mmpretrain', 'mmengine'))
 
 
 def preprocessor_config(cfg: dict) -> dict:
