@@ -38,6 +38,16 @@ def kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
         >>> kd_loss(z, z + 5.0, tau=3.0).item() < 1e-6
         True
     """
+    _check_logits(student, teacher, tau)
+    return tau**2 * F.kl_div(
+        F.log_softmax(student / tau, dim=1),
+        F.log_softmax(teacher / tau, dim=1),
+        reduction='batchmean',
+        log_target=True,
+    )
+
+
+def _check_logits(student: Tensor, teacher: Tensor, tau: float) -> None:
     if student.shape != teacher.shape:
         raise ValueError(
             f'student logits are {tuple(student.shape)}, teacher logits {tuple(teacher.shape)}: '
@@ -45,12 +55,38 @@ def kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
         )
     if not tau > 0:
         raise ValueError(f'tau is {tau}, but a temperature must be positive')
-    return tau**2 * F.kl_div(
-        F.log_softmax(student / tau, dim=1),
-        F.log_softmax(teacher / tau, dim=1),
-        reduction='batchmean',
-        log_target=True,
-    )
+
+
+def bernoulli_kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
+    r"""Distillation loss for images of several labels, each a yes or no of its own.
+
+    .. math:: \tau^2 \, \frac{1}{B} \sum_b \sum_k \Big\{ p \log \frac pq
+        + (1 - p) \log \frac{1 - p}{1 - q} \Big\}, \quad
+        p = \sigma(z^t_{bk} / \tau), \; q = \sigma(z^s_{bk} / \tau)
+
+    :func:`kd_loss` with a Bernoulli distribution for each label in place of one softmax over all.
+
+    Args:
+        student: Logits that learn, (B, K).
+        teacher: Logits that teach, (B, K).
+        tau: Temperature, above 0.
+
+    Returns:
+        A scalar, zero where the logits agree.
+
+    Raises:
+        ValueError: The shapes differ, or the temperature is not positive.
+
+    Example:
+        >>> z = torch.tensor([[2.0, 0.0]])
+        >>> round(bernoulli_kd_loss(z, -z).item(), 4)
+        3.0464
+    """
+    _check_logits(student, teacher, tau)
+    student, teacher = student / tau, teacher / tau
+    yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))
+    no = (-teacher).sigmoid() * (F.logsigmoid(-teacher) - F.logsigmoid(-student))
+    return tau**2 * (yes + no).sum() / len(student)
 
 
 def standardized(logits: Tensor) -> Tensor:
@@ -86,6 +122,7 @@ def mutual_kd_loss(logits: Sequence[Tensor], tau: float = 1.0) -> Tensor:
     Args:
         logits: m >= 2 tensors of (B, K).
         tau: Temperature.
+        kd: What one teaches another, :func:`kd_loss` or :func:`bernoulli_kd_loss`.
 
     Raises:
         ValueError: There are fewer than two students.
@@ -467,7 +504,7 @@ def supervised_contrast(similarities: Tensor, labels: Tensor) -> Tensor:
         labels: Class indices (B,).
 
     Returns:
-        A scalar, 0 if no two images are of one class.
+        A scalar, 0 if no two images are of one class, or there is one image alone.
 
     Raises:
         ValueError: The labels are scores (B, K): no two images are of one class.
@@ -481,6 +518,8 @@ def supervised_contrast(similarities: Tensor, labels: Tensor) -> Tensor:
             f'labels are {tuple(labels.shape)}, but contrast needs the index of the one class of '
             'each image, (batch,): train without mixup and the like'
         )
+    if len(labels) == 1:  # alone in the batch: its row would have no entry to go on
+        return 0 * similarities.sum()
     itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     partners = (labels[:, None] == labels) & ~itself
     log_p = similarities.masked_fill(itself, -torch.inf).log_softmax(dim=1)

@@ -15,6 +15,7 @@ default_hooks = dict(
 custom_hooks = [
     dict(type='mmrazor.ChannelsLastHook'),
     dict(type='mmrazor.ContinuedScheduleHook'),
+    dict(type='mmrazor.DataCheckHook'),
     dict(type='mmrazor.EpochSeedHook'),
     dict(type='mmrazor.DistillerUpdateHook'),
     dict(type='mmrazor.ProgressHook'),

@@ -39,7 +39,9 @@ def complete_hooks(cfg: Config, schedule: str | None = None) -> None:
             :class:`ContinuedScheduleHook`.
     """
     hooks = list(cfg.get('custom_hooks') or [])
-    for name in ('ContinuedScheduleHook', 'DistillerUpdateHook', 'ResultsHook'):
+    for name in (
+        'ContinuedScheduleHook', 'DataCheckHook', 'DistillerUpdateHook', 'ResultsHook',
+    ):  # fmt: skip
         if not any(is_called(hook.get('type'), name) for hook in hooks):
             hooks.append(dict(type=f'mmrazor.{name}'))
     if schedule is not None:

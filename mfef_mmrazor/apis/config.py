@@ -15,7 +15,8 @@ from .completion import complete_loops, duplicate_keys, is_called
 # what Runner.from_cfg reads, and what else OpenMMLab's own configs have at the top level
 KNOWN_KEYS = {
     'auto_scale_lr', 'cfg', 'custom_hooks', 'custom_imports', 'data_preprocessor', 'default_hooks',
-    'default_scope', 'env_cfg', 'experiment_name', 'launcher', 'load_from', 'log_level',
+    'default_scope', 'env_cfg', 'experiment_name', 'find_unused_parameters',
+    'launcher', 'load_from', 'log_level',
     'log_processor', 'model', 'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler',
     'randomness', 'resume', 'runner_type', 'test_cfg', 'test_dataloader', 'test_evaluator',
     'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader', 'val_evaluator', 'vis_backends',
@@ -69,6 +70,9 @@ def load_config(
         cfg.randomness = dict(cfg.get('randomness', {}), seed=seed)
     if amp:
         use_amp(cfg)
+    if 'find_unused_parameters' in cfg and cfg.get('model_wrapper_cfg') is not None:
+        # mmengine reads this key only where there is no model_wrapper_cfg, as there is in ours
+        cfg.model_wrapper_cfg.setdefault('find_unused_parameters', cfg.find_unused_parameters)
     return cfg
 
 

@@ -1,6 +1,7 @@
 from .hooks import (
     ChannelsLastHook,
     ContinuedScheduleHook,
+    DataCheckHook,
     DistillerUpdateHook,
     EpochSeedHook,
     HeldOutHook,
@@ -14,6 +15,7 @@ __all__ = [
     'BFloat16OptimWrapper',
     'ChannelsLastHook',
     'ContinuedScheduleHook',
+    'DataCheckHook',
     'DistillerUpdateHook',
     'EpochSeedHook',
     'HeldOutHook',

@@ -39,6 +39,7 @@ from .distillers import (
 )
 from .losses import (
     AttentionMapLoss,
+    BernoulliKLDivergence,
     DiversityLoss,
     EnsembleKLDivergence,
     MapKLDivergence,
@@ -47,10 +48,12 @@ from .losses import (
     WholeMapLoss,
 )
 from .necks import DualAttentionNeck, MultiScaleNeck
+from .recorders import FeatureMapRecorder, LogitsRecorder
 
 __all__ = [
     'AttentionMapLoss',
     'AuxiliaryClassifier',
+    'BernoulliKLDivergence',
     'CLILRDistiller',
     'CifarDenseNet',
     'CifarMobileNetV2',
@@ -71,9 +74,11 @@ __all__ = [
     'FFLDistiller',
     'FFSDDistiller',
     'FeatureFusionConnector',
+    'FeatureMapRecorder',
     'GlobalMaxPooling',
     'IndependentDistiller',
     'KDCLDistiller',
+    'LogitsRecorder',
     'MCLDistiller',
     'MFEFDistiller',
     'MapAdapter',

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmrazor.registry import MODELS
+from torch import nn
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
@@ -18,14 +19,14 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     return f'; nearest: {", ".join(matches)}' if matches else ''
 
 
-def build(cfg: dict, **defaults) -> Any:
+def build(cfg: dict | nn.Module, **defaults) -> Any:
     """Build a module in the registry scope of its own ``type`` prefix.
 
     Without that, the parts of an ``mmpretrain.ImageClassifier`` would be looked for in the scope of
     whoever builds it. A type without a prefix is mmrazor's, or else mmpretrain's.
 
     Args:
-        cfg: The module's config.
+        cfg: The module's config; a built module is returned as it is.
         **defaults: Arguments (and the type) used where ``cfg`` does not set them.
 
     Raises:
@@ -37,6 +38,8 @@ def build(cfg: dict, **defaults) -> Any:
         >>> build(dict(scales=2), type='MultiScaleConnector', in_channels=8).width
         4
     """
+    if isinstance(cfg, nn.Module):
+        return cfg
     if not isinstance(cfg, dict):
         raise TypeError(f'expected a config dict, got {type(cfg).__name__}: {cfg!r}')
     cfg = {**defaults, **cfg}

@@ -1,5 +1,6 @@
 from .channels_last_hook import ChannelsLastHook
 from .continued_schedule_hook import ContinuedScheduleHook
+from .data_check_hook import DataCheckHook
 from .distiller_update_hook import DistillerUpdateHook
 from .epoch_seed_hook import EpochSeedHook
 from .held_out_hook import HeldOutHook
@@ -9,6 +10,7 @@ from .results_hook import ResultsHook
 __all__ = [
     'ChannelsLastHook',
     'ContinuedScheduleHook',
+    'DataCheckHook',
     'DistillerUpdateHook',
     'EpochSeedHook',
     'HeldOutHook',

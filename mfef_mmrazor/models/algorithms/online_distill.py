@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import torch
 from mmengine.model import BaseModel, ModuleList
 from mmengine.structures import BaseDataElement
-from mmpretrain.structures import DataSample
 from mmrazor.models.algorithms.base import BaseAlgorithm
 from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS
@@ -14,8 +13,11 @@ from torch import Tensor, nn
 
 from ...functional import ensemble_logits
 from ..builder import build, find
+from ..data_samples import pack_predictions, targets
 from ..distillers.online_distiller import OnlineDistiller, Records, check_same_architecture
+from ..from_students import Heads, arguments_of_distiller, check_teaching, share_augments
 from ..initial_weights import warn_of_twins
+from ..student_facts import is_multi_label, number_of_classes, predicts_itself
 from ..students import build_student
 from ..trunk import share_low_modules
 
@@ -115,11 +117,13 @@ class OnlineDistill(BaseAlgorithm):
                 peer.load_state_dict(first.state_dict())
         else:
             warn_of_twins([first, *peers])
-        if isinstance(data_preprocessor, dict):
-            data_preprocessor = build(data_preprocessor, type='mmpretrain.ClsDataPreprocessor')
+        preprocessor = data_preprocessor
+        if isinstance(preprocessor, dict):
+            preprocessor = build(preprocessor, type='mmpretrain.ClsDataPreprocessor')
         # mmrazor's own way of clearing `inplace` does nothing on torch >= 2.5: done below
-        super().__init__(first, data_preprocessor, init_cfg, module_inplace=True)
+        super().__init__(first, preprocessor, init_cfg, module_inplace=True)
         self.peers = ModuleList(peers)
+        share_augments(self.students, self.data_preprocessor, data_preprocessor)
         if mean_trunk_gradient and not shared_stages:
             raise ValueError('mean_trunk_gradient: the students have no trunk; set shared_stages')
         self.trunk = share_low_modules(self.students, shared_stages) if shared_stages else []
@@ -133,6 +137,17 @@ class OnlineDistill(BaseAlgorithm):
     def students(self) -> list[BaseModel]:
         """All students, in order."""
         return [self.architecture, *self.peers]
+
+    @property
+    def multi_label(self) -> int | None:
+        """K, where an image may have several labels at once; None where it has one."""
+        first = self.architecture
+        return number_of_classes(first) if is_multi_label(first) else None
+
+    @property
+    def head(self) -> Heads:
+        """All heads as one, as mmpretrain's ``SwitchRecipeHook`` wants to set their loss."""
+        return Heads(self)
 
     def loss(
         self, inputs: Tensor | list[Tensor], data_samples: list[BaseDataElement]
@@ -151,7 +166,7 @@ class OnlineDistill(BaseAlgorithm):
             if weight != 1:
                 own = {name: weight * x if 'loss' in name else x for name, x in own.items()}
             losses.update(add_prefix(own, f'student{i}'))
-        labels = targets(data_samples)
+        labels = targets(data_samples, self.multi_label)
         self.distiller.hand_out(labels)
         distill = self.distiller.compute_distill_losses(records, labels)
         if self.distillation_stopped:
@@ -173,10 +188,20 @@ class OnlineDistill(BaseAlgorithm):
         Returns:
             ``student0``, ``student1``, ..., ``ensemble`` (the mean of the students' logits) and,
             where the method has them, ``fused`` and other classifiers of its own: a list of B data
-            samples each.
+            samples each. Scores and labels of a student are those of its own head (such as sigmoids
+            and a threshold, for several labels); of the others, those that the first student's head
+            makes of their logits.
         """
         logits = self.predict_logits(inputs, data_samples)
-        return {name: pack_predictions(z, data_samples) for name, z in logits.items()}
+        heads = {f'student{i}': getattr(x, 'head', None) for i, x in enumerate(self.students)}
+        predictions = {
+            name: pack_predictions(z, data_samples, heads.get(name, heads['student0']))
+            for name, z in logits.items()
+        }
+        if any(map(predicts_itself, self.students)):
+            own, _ = self._run_students(inputs, data_samples, mode='predict')
+            predictions.update({f'student{i}': samples for i, samples in enumerate(own)})
+        return predictions
 
     def predict_logits(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None
@@ -244,8 +269,11 @@ class OnlineDistill(BaseAlgorithm):
             for student, view, recorders in zip(
                 self.students, views, self.distiller.recorders, strict=True
             ):
+                samples = data_samples
+                if mode == 'predict' and samples is not None:  # which the heads write into
+                    samples = [sample.new() for sample in samples]
                 with recorders:
-                    outputs.append(student(maps[0] if maps else view, data_samples, mode=mode))
+                    outputs.append(student(maps[0] if maps else view, samples, mode=mode))
         records = self.distiller.collect_records()
         if extra:
             records['extra_views'] = extra
@@ -278,7 +306,10 @@ class OnlineDistill(BaseAlgorithm):
                 f'distiller: found {kind.__name__}, expected one of the registered '
                 'online distillers, such as dict(type="MFEFDistiller", ...)'
             )
-        built = build(distiller, num_students=number) if isinstance(distiller, dict) else distiller
+        if isinstance(distiller, dict):
+            built = build(arguments_of_distiller(kind, distiller, self.students))
+        else:
+            built = distiller
         if built.num_students != number:
             raise ValueError(
                 f'the distiller was made for {built.num_students} students, but there are {number}'
@@ -288,6 +319,7 @@ class OnlineDistill(BaseAlgorithm):
                 f'shared_stages: {type(built).__name__} needs students that are networks of their '
                 'own; set it to 0'
             )
+        check_teaching(built, self.students)
         self._check_recorders_of_trunk(built)
         built.check_recorders(self.students)
         built.set_up(self.students)
@@ -295,13 +327,16 @@ class OnlineDistill(BaseAlgorithm):
 
     def _check_recorders_of_trunk(self, distiller: OnlineDistiller) -> None:
         """A peer has nothing to record where the trunk was, but the map that it goes on from."""
+        if not self.trunk:
+            return
         inside = tuple(f'{name}.' for name in self.trunk)
         for i, cfgs in enumerate(distiller.recorder_cfgs[1:], start=1):
             for name, cfg in cfgs.items():
                 kind, source = cfg.get('type'), cfg.get('source', '')
                 within = f'{source}.'.startswith(inside)
                 around = kind == 'ModuleInputs' and any(x.startswith(f'{source}.') for x in inside)
-                if (within or around) and (kind, source) != ('ModuleOutputs', self.trunk[-1]):
+                output = kind in ('ModuleOutputs', 'FeatureMap') and source == self.trunk[-1]
+                if (within or around) and not output:
                     raise ValueError(
                         f'recorder {name!r}: {source!r} of student{i} is inside or around the '
                         'stages that the students share; of those only the output can be recorded, '
@@ -309,9 +344,8 @@ class OnlineDistill(BaseAlgorithm):
                     )
 
     def _check_classes(self) -> None:
-        heads = {f'student{i}': getattr(x, 'head', None) for i, x in enumerate(self.students)}
-        heads['distiller'] = self.distiller
-        classes = {name: getattr(head, 'num_classes', None) for name, head in heads.items()}
+        classes = {f'student{i}': number_of_classes(x) for i, x in enumerate(self.students)}
+        classes['distiller'] = getattr(self.distiller, 'num_classes', None)
         known = {name: number for name, number in classes.items() if number is not None}
         if len(set(known.values())) > 1:
             found = ', '.join(f'{name}: {number}' for name, number in known.items())
@@ -319,6 +353,14 @@ class OnlineDistill(BaseAlgorithm):
                 f'found different numbers of classes ({found}); students can teach each other '
                 'only over the same ones'
             )
+        if 1 in known.values() and self.multi_label is None:
+            raise ValueError(
+                'num_classes=1, expected two or more: with one class nothing can be learnt, and '
+                'the accuracy is 100 %'
+            )
+        for module in self.modules():  # data preprocessors and losses, which learn it late or never
+            if known and getattr(module, 'num_classes', 0) is None:
+                module.num_classes = next(iter(known.values()))  # type: ignore[assignment]
 
     def _keep_recorded_features_intact(self) -> None:
         """In-place activations would overwrite what the recorders hold."""
@@ -357,25 +399,6 @@ class OnlineDistill(BaseAlgorithm):
                 + '; '.join(f'{what}: {_shorten(keys)}' for what, keys in wrong.items() if keys)
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def targets(data_samples: Sequence[BaseDataElement]) -> Tensor:
-    """Class indices (B,) of a batch, or scores (B, K) where mixup or the like has made them."""
-    if 'gt_score' in data_samples[0]:
-        return torch.stack([sample.gt_score for sample in data_samples])
-    return torch.cat([sample.gt_label for sample in data_samples])
-
-
-def pack_predictions(
-    logits: Tensor, data_samples: Sequence[BaseDataElement] | None
-) -> list[BaseDataElement]:
-    """Copies of the data samples with predicted scores and label, from logits (B, K)."""
-    scores = logits.softmax(dim=1)
-    samples = [DataSample() for _ in scores] if data_samples is None else data_samples
-    return [
-        sample.new().set_pred_score(score).set_pred_label(score.argmax())
-        for sample, score in zip(samples, scores, strict=True)
-    ]
 
 
 def _shorten(keys: Sequence[str], most: int = 8) -> str:

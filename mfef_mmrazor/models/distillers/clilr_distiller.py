@@ -48,6 +48,8 @@ class CLILRDistiller(OnlineDistiller):
         {'loss_transfer': tensor(0.)}
     """
 
+    takes_multi_label = True
+
     def __init__(
         self,
         loss_transfer: dict = dict(type='KLDivergence'),

@@ -66,6 +66,8 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
         0.2311
     """
 
+    takes_multi_label = True
+
     def __init__(
         self,
         distill_losses: dict[str, dict],

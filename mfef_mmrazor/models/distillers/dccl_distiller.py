@@ -118,6 +118,7 @@ class DCCLDistiller(OnlineDistiller):
         ['loss_fused', 'loss_mutual', 'loss_transfer', 'loss_feedback', 'loss_map']
     """
 
+    takes_multi_label = True
     default_recorders = {**HIDDEN_STAGES, **DEFAULT_RECORDERS}
     stages = (*HIDDEN_STAGES, 'feature')
 

@@ -15,6 +15,7 @@ from .online_distiller import (
     OnlineDistiller,
     Records,
     check_maps,
+    classification_loss,
     full_precision,
     stages_per_student,
 )
@@ -67,6 +68,7 @@ class DCMDistiller(OnlineDistiller):
         ['loss_hidden', 'loss_mutual']
     """
 
+    takes_multi_label = True
     default_recorders = dict(logits=DEFAULT_RECORDERS['logits'], **HIDDEN_STAGES)
 
     def __init__(
@@ -112,7 +114,9 @@ class DCMDistiller(OnlineDistiller):
             for learner, teacher in product(one, other)
         )
         return dict(
-            loss_hidden=sum(self.loss_ce(z, labels) for own in hidden for z in own),
+            loss_hidden=sum(
+                classification_loss(self.loss_ce, z, labels) for own in hidden for z in own
+            ),
             loss_mutual=self.ramp_up() * mutual,
         )
 

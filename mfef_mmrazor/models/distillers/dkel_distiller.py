@@ -17,6 +17,7 @@ from .online_distiller import (
     OnlineDistiller,
     Records,
     check_maps,
+    classification_loss,
     full_precision,
     one_per_student,
 )
@@ -87,6 +88,7 @@ class DKELDistiller(OnlineDistiller):
         False
     """
 
+    takes_multi_label = True
     default_recorders = dict(
         **DEFAULT_RECORDERS, image=dict(type='ModuleInputs', source='backbone')
     )
@@ -148,7 +150,7 @@ class DKELDistiller(OnlineDistiller):
         logits, w, d = records['logits'], self.ramp_up(), self.ensemble_weight()
         fused, teachers = self.fused_logits(records), self.teacher_logits(records['image'])
         losses = dict(
-            loss_fused=self.head.loss_module(fused, labels),
+            loss_fused=classification_loss(self.head.loss_module, fused, labels),
             loss_transfer=w * sum(self.loss_transfer(z, fused) for z in logits),
         )
         if d < 1:

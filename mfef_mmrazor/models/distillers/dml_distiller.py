@@ -42,6 +42,8 @@ class DMLDistiller(OnlineDistiller):
         {'loss_mutual': tensor(0.)}
     """
 
+    takes_multi_label = True
+
     def __init__(
         self,
         loss_mutual: dict = dict(type='MutualKLDivergence'),

@@ -53,6 +53,7 @@ class FFLDistiller(OnlineDistiller):
     """
 
     renamed_weights = FusedClassifier.RENAMED
+    takes_multi_label = True
 
     def __init__(
         self,

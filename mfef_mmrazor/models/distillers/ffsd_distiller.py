@@ -143,6 +143,7 @@ class FFSDDistiller(OnlineDistiller):
 
     default_recorders = {**HIDDEN_STAGES, **DEFAULT_RECORDERS}
     stages = (*HIDDEN_STAGES, 'feature')
+    takes_multi_label = True
     renamed_weights = FusedClassifier.RENAMED
     shares_stages = False
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...functional import resize, smallest_size
 from ..builder import build
-from .online_distiller import check_maps, full_precision
+from .online_distiller import check_maps, classification_loss, full_precision
 
 
 class MapAdapters(ModuleList):
@@ -110,4 +110,4 @@ class FusedClassifier(BaseModule):
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The head's loss of the logits (B, K)."""
-        return self.head.loss_module(logits, labels)
+        return classification_loss(self.head.loss_module, logits, labels)

@@ -23,6 +23,8 @@ class IndependentDistiller(OnlineDistiller):
         {}
     """
 
+    takes_multi_label = True
+
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """None at all: the students' own heads compute theirs."""
         return {}

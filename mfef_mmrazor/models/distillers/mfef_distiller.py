@@ -10,7 +10,7 @@ from ...functional import ensemble_logits
 from ..builder import build
 from ..losses.logit_losses import build_loss
 from .fused_classifier import FusedClassifier, MapAdapters, classify
-from .online_distiller import OnlineDistiller, Records, one_per_student
+from .online_distiller import OnlineDistiller, Records, classification_loss, one_per_student
 
 
 @MODELS.register_module()
@@ -80,6 +80,7 @@ class MFEFDistiller(OnlineDistiller):
     """
 
     renamed_weights = FusedClassifier.RENAMED
+    takes_multi_label = True
 
     def __init__(
         self,
@@ -160,10 +161,10 @@ class MFEFDistiller(OnlineDistiller):
         """Losses of the enhanced classifiers, and what they learn and teach."""
         enhanced, w = self.enhanced_logits(maps), self.ramp_up()
         own = [
-            head.loss_module(z, labels)
+            classification_loss(head.loss_module, z, labels)
             for head, z in zip(self.enhanced_heads, enhanced, strict=True)
         ]
-        losses = dict(loss_enhanced=sum(own))
+        losses = dict(loss_enhanced=sum(own[1:], own[0]))
         if self.loss_self:
             pairs = zip(logits, enhanced, strict=True)
             losses['loss_self'] = w * sum(self.loss_self(z, better) for z, better in pairs)

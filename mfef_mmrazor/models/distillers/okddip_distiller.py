@@ -59,6 +59,8 @@ class OKDDipDistiller(OnlineDistiller):
         ['loss_leader', 'loss_peers']
     """
 
+    takes_multi_label = True
+
     def __init__(
         self,
         in_channels: int,
@@ -85,6 +87,17 @@ class OKDDipDistiller(OnlineDistiller):
         self.query = nn.Linear(in_channels, in_channels // reduction, bias=False)
         self.key = nn.Linear(in_channels, in_channels // reduction, bias=False)
         self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau, teacher_detach=False)
+
+    @classmethod
+    def default_in_channels(cls, channels: list[int]) -> int:
+        """The channels of the peers' maps, which have to be alike."""
+        _, *peers = channels
+        if len(set(peers)) > 1:
+            raise ValueError(
+                f'in_channels: found peers whose maps have {peers} channels, expected one number '
+                'for all, as they share the queries and keys; only student0 may be another network'
+            )
+        return peers[0]
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """What the peers learn from their mixtures, and the leader from their mean."""

@@ -17,6 +17,7 @@ from .online_distiller import (
     OnlineDistiller,
     Records,
     check_same_architecture,
+    classification_loss,
     full_precision,
 )
 
@@ -83,6 +84,7 @@ class OKDPHDistiller(OnlineDistiller):
         ['student0', 'student1', 'ensemble', 'fused']
     """
 
+    takes_multi_label = True
     default_recorders = dict(
         logits=DEFAULT_RECORDERS['logits'], image=dict(type='ModuleInputs', source='backbone')
     )
@@ -135,7 +137,7 @@ class OKDPHDistiller(OnlineDistiller):
         target = ensemble_logits([*logits, hybrid]).detach()
         share = self.num_students * (1 - self.own_loss_weight)
         return dict(
-            loss_hybrid=share * self.loss_ce(hybrid, labels),
+            loss_hybrid=share * classification_loss(self.loss_ce, hybrid, labels),
             loss_transfer=sum(self.loss_transfer(z, target) for z in logits),
         )
 

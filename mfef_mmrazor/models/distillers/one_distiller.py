@@ -13,6 +13,7 @@ from .online_distiller import (
     OnlineDistiller,
     Records,
     check_maps,
+    classification_loss,
     full_precision,
     one_per_student,
 )
@@ -69,6 +70,8 @@ class ONEDistiller(OnlineDistiller):
         ['loss_fused', 'loss_transfer']
     """
 
+    takes_multi_label = True
+
     def __init__(
         self,
         in_channels: int | Sequence[int],
@@ -97,7 +100,8 @@ class ONEDistiller(OnlineDistiller):
         ensemble = self.fused_logits(records)
         transfer = sum(self.loss_transfer(z, ensemble.detach()) for z in records['logits'])
         return dict(
-            loss_fused=self.loss_ce(ensemble, labels), loss_transfer=self.ramp_up() * transfer
+            loss_fused=classification_loss(self.loss_ce, ensemble, labels),
+            loss_transfer=self.ramp_up() * transfer,
         )
 
     def gate_weights(self, maps: Sequence[Tensor]) -> Tensor:

@@ -1,7 +1,9 @@
 """The base of all online distillation methods: from the students' records to named losses."""
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.logging import MessageHub, print_log
@@ -19,8 +21,8 @@ Records = dict[str, list[Tensor]]
 """What the recorders caught in one step: name -> one tensor a student."""
 
 DEFAULT_RECORDERS = dict(
-    logits=dict(type='ModuleOutputs', source='head'),
-    feature=dict(type='ModuleOutputs', source='backbone'),
+    logits=dict(type='Logits', source='head'),
+    feature=dict(type='FeatureMap', source='backbone'),
 )
 
 HIDDEN_STAGES = dict(
@@ -33,6 +35,14 @@ HIDDEN_STAGES = dict(
 def full_precision(x: Tensor) -> Tensor:
     """At least float32: losses are not taken in the half precision of autocast."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def classification_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
+    """A loss on the labels as mmpretrain's heads take it, a mean over the images.
+
+    Without ``avg_factor`` a loss of each label would be a mean over the labels as well.
+    """
+    return loss(logits, labels, avg_factor=len(logits))
 
 
 def one_per_student(in_channels: int | Sequence[int], num_students: int) -> list[int]:
@@ -83,10 +93,18 @@ def check_maps(
     The maps are those of the students from number ``first`` on.
     """
     for i, (x, channels) in enumerate(zip(maps, in_channels, strict=True), first):
-        if x.dim() != 4 or x.shape[1] != channels:
+        announced = (
+            f'the recorded {record} of student{i} is {tuple(x.shape)}, but in_channels='
+            f'{list(in_channels)} announces a map of (batch, {channels}, height, width)'
+        )
+        if x.dim() != 4:
             raise ValueError(
-                f'the recorded {record} of student{i} is {tuple(x.shape)}, but in_channels='
-                f'{list(in_channels)} announces a map of (batch, {channels}, height, width)'
+                f"{announced}; record one by recorders=dict({record}=dict(type='ModuleOutputs', "
+                'source=...)), source being the last module of the student that gives a map'
+            )
+        if x.shape[1] != channels:
+            raise ValueError(
+                f'{announced}; set in_channels to what is recorded, {x.shape[1]} for this student'
             )
 
 
@@ -99,6 +117,10 @@ def check_same_architecture(students: Sequence[nn.Module], why: str) -> None:
                 f'{why}: student{i} is not the same network as student0; list one network as often '
                 'as there are students'
             )
+
+
+def _is_of_module(recorder: dict) -> bool:
+    return recorder['type'].startswith(('Module', 'FeatureMap', 'Logits'))
 
 
 class OnlineDistiller(BaseDistiller):
@@ -132,6 +154,8 @@ class OnlineDistiller(BaseDistiller):
     """Whether it needs :meth:`before_update` or :meth:`after_update`, from DistillerUpdateHook."""
     decides_by_batch = False
     """Whether a step of the optimizer must be of one batch."""
+    takes_multi_label = False
+    """Whether the method is defined for images of several labels, (B, K) of 0 and 1."""
 
     def __init__(
         self,
@@ -162,6 +186,7 @@ class OnlineDistiller(BaseDistiller):
         self.updates_announced = False  # set by DistillerUpdateHook
         self._moved_from: list[int] | None = None
         self.recorders: list[RecorderManager] = []
+        self._notes: set[tuple[int, str]] = set()  # what the log has said of the recorded maps
         self._recorded_modules: list[nn.Module] = []
 
     @abstractmethod
@@ -175,6 +200,23 @@ class OnlineDistiller(BaseDistiller):
         Returns:
             Scalars by name. A name that contains ``loss`` is added to what is minimised.
         """
+
+    @classmethod
+    def default_in_channels(cls, channels: list[int]) -> int | list[int] | None:
+        """``in_channels`` of a method that has it, where the config leaves it out.
+
+        Args:
+            channels: Of the students' last maps.
+
+        Raises:
+            ValueError: They are not enough for the method.
+        """
+        if set(HIDDEN_STAGES) <= set(cls.default_recorders):
+            raise ValueError(
+                f'in_channels: {cls.__name__} needs the channels of the stages that it records, '
+                f"as in its configs; the students' heads tell only those of the last, {channels}"
+            )
+        return channels
 
     def fused_logits(self, records: Records) -> Tensor | None:
         """Logits (B, K) of the method's own classifier over all students, if it has one."""
@@ -226,7 +268,7 @@ class OnlineDistiller(BaseDistiller):
                     raise KeyError(
                         f"recorder {name!r} needs a 'type' and a 'source', got {dict(cfg)}"
                     )
-                if cfg['type'].startswith('Module') and cfg['source'] not in modules:
+                if _is_of_module(cfg) and cfg['source'] not in modules:
                     raise KeyError(
                         f'recorder {name!r}: student{i} has no module {cfg["source"]!r}'
                         + nearest(cfg['source'], modules)
@@ -241,7 +283,7 @@ class OnlineDistiller(BaseDistiller):
             student.get_submodule(cfg['source'])
             for student, cfgs in zip(students, self.recorder_cfgs, strict=True)
             for cfg in cfgs.values()
-            if cfg['type'].startswith('Module')
+            if _is_of_module(cfg)
         ]
         if self.recorders and all(
             old is new for old, new in zip(self._recorded_modules, modules, strict=True)
@@ -268,8 +310,9 @@ class OnlineDistiller(BaseDistiller):
                         'did not run in this forward pass'
                     )
                 record = recorder.get_record_data()
-                if isinstance(record, (tuple, list)):
+                while isinstance(record, (tuple, list)):
                     record = record[-1]
+                self._log_note(i, name, recorder)
                 records.setdefault(name, []).append(full_precision(record))
                 recorder.reset_data_buffer()
         return records
@@ -279,6 +322,14 @@ class OnlineDistiller(BaseDistiller):
         for module in self.modules():
             if isinstance(module, DivergenceAdapter):
                 module.labels = labels
+
+    def _log_note(self, student: int, name: str, recorder: Any) -> None:
+        """Say once how a map was got, if it is not what the network itself gives."""
+        note = getattr(recorder, 'note', '')
+        reads_maps = 'in_channels' in inspect.signature(type(self)).parameters
+        if note and reads_maps and (student, name) not in self._notes:
+            self._notes.add((student, name))
+            self.log(f'{name} of student{student}: {note}')
 
     def log(self, message: str) -> None:
         """Write to the run's log."""

@@ -14,6 +14,7 @@ from .online_distiller import (
     OnlineDistiller,
     Records,
     check_maps,
+    classification_loss,
     full_precision,
     one_per_student,
 )
@@ -83,6 +84,8 @@ class PCLDistiller(OnlineDistiller):
         1290
     """
 
+    takes_multi_label = True
+
     default_recorders = dict(
         **DEFAULT_RECORDERS, image=dict(type='ModuleInputs', source='backbone')
     )
@@ -149,7 +152,7 @@ class PCLDistiller(OnlineDistiller):
             if i != j
         )
         return dict(
-            loss_fused=self.head.loss_module(fused, labels),
+            loss_fused=classification_loss(self.head.loss_module, fused, labels),
             loss_transfer=w * transfer,
             loss_peers=w * peers,
         )

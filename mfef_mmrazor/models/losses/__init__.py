@@ -1,4 +1,4 @@
-from .logit_losses import StandardizedKLDivergence
+from .logit_losses import BernoulliKLDivergence, StandardizedKLDivergence
 from .online_losses import (
     AttentionMapLoss,
     DiversityLoss,
@@ -10,6 +10,7 @@ from .online_losses import (
 
 __all__ = [
     'AttentionMapLoss',
+    'BernoulliKLDivergence',
     'DiversityLoss',
     'EnsembleKLDivergence',
     'MapKLDivergence',

@@ -8,10 +8,47 @@ from mmrazor.models.losses import DKDLoss
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
-from ...functional import kd_loss, standardized
+from ...functional import bernoulli_kd_loss, kd_loss, standardized
 from ..builder import build, find
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
+
+
+@MODELS.register_module()
+class BernoulliKLDivergence(nn.Module):
+    r"""One set of logits teaches another, for images of several labels.
+
+    .. math:: \lambda \, \mathrm{KD}_\tau\big(\mathrm{sg}\,z^t \to z^s\big)
+
+    with a Bernoulli distribution for each label, see
+    :func:`~mfef_mmrazor.functional.bernoulli_kd_loss`. It takes the place of mmrazor's
+    ``KLDivergence`` where the students' heads are multi-label ones.
+
+    Args:
+        tau: Temperature.
+        loss_weight: :math:`\lambda`.
+        teacher_detach: Whether the teacher is a constant, as it usually is.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import BernoulliKLDivergence
+        >>> z = torch.randn(4, 10)
+        >>> BernoulliKLDivergence(tau=3.0)(z, z).item()
+        0.0
+    """
+
+    def __init__(
+        self, tau: float = 1.0, loss_weight: float = 1.0, teacher_detach: bool = True
+    ) -> None:
+        super().__init__()
+        self.tau = tau
+        self.loss_weight = loss_weight
+        self.teacher_detach = teacher_detach
+
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:  # noqa: N803
+        """Loss of the logits ``preds_S`` (B, K) against ``preds_T`` (B, K)."""
+        teacher = preds_T.detach() if self.teacher_detach else preds_T
+        return self.loss_weight * bernoulli_kd_loss(preds_S, teacher, self.tau)
 
 
 @MODELS.register_module()

@@ -1,0 +1,78 @@
+"""Looks at the training data before the first step, for what would only show later."""
+
+import copy
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.hooks import Hook
+from mmrazor.registry import HOOKS
+from torch.utils.data import DataLoader
+
+from ...models.student_facts import number_of_classes
+from ..unwrap import unwrapped
+
+# what batch norm says, torch's and that of ONE's gate
+NEEDS_TWO = ('more than 1 value per channel', 'a batch of one image')
+
+
+@HOOKS.register_module()
+class DataCheckHook(Hook):
+    """Before the training, refuses data on which it would fail late, or mean nothing.
+
+    - There is one class alone: every network is right on all of it.
+    - There are more classes than the network tells apart.
+    - The last batch of an epoch has one image, and the model cannot be trained on one, as a batch
+      norm gets a single number of each channel. A copy of the model tries it.
+
+    Raises:
+        ValueError: One of these; in ``before_train``.
+    """
+
+    def before_train(self, runner) -> None:
+        """Check the data set and the size of the last batch."""
+        model, loader = unwrapped(runner.model), runner.train_dataloader
+        network = getattr(model, 'architecture', model)
+        _check_classes(loader.dataset, number_of_classes(network))
+        if isinstance(loader.sampler, InfiniteSampler) or loader.drop_last or not loader.batch_size:
+            return
+        images = len(loader.sampler)  # of this process
+        if images % loader.batch_size == 1:
+            _check_single_image(model, loader, images)
+
+
+def _check_classes(dataset: Any, expected: int | None) -> None:
+    names = getattr(dataset, 'metainfo', {}).get('classes')
+    found = len(names or ())
+    if names and found == 1:
+        raise ValueError(
+            f'train_dataloader.dataset has one class, {names[0]!r}, expected two or more: any '
+            'network is right on all of it'
+        )
+    if expected and found > expected:
+        raise ValueError(
+            f'train_dataloader.dataset has {found} classes, but num_classes={expected} in the head '
+            'of the network; set it to the number of classes'
+        )
+
+
+def _check_single_image(model: Any, loader: DataLoader, images: int) -> None:
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            batch = loader.collate_fn([loader.dataset[0]])
+            trial = copy.deepcopy(model).train()
+            trial(**trial.data_preprocessor(batch, True), mode='loss')
+    except ValueError as error:
+        if not any(words in str(error) for words in NEEDS_TWO):
+            return  # something else, which the first step will say
+        raise ValueError(
+            f'train_dataloader: {images} images in batches of {loader.batch_size} leave one image '
+            'for the last, and the batch norm in the model needs two; set drop_last=True or '
+            'another batch_size'
+        ) from None
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

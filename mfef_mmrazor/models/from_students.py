@@ -1,0 +1,233 @@
+"""What an ``OnlineDistill`` takes over from its students, unless its config says otherwise."""
+
+import copy
+import inspect
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from mmengine.logging import print_log
+from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
+from mmrazor.models.losses import DISTLoss, DKDLoss, KLDivergence
+from torch import nn
+
+from .builder import find
+from .distillers.online_distiller import OnlineDistiller
+from .losses import StandardizedKLDivergence
+from .student_facts import (
+    agreed,
+    batch_augments,
+    is_multi_label,
+    loss_on_labels,
+    map_channels,
+    number_of_classes,
+)
+
+PER_LABEL: dict[str, dict] = dict(
+    KLDivergence=dict(type='BernoulliKLDivergence'),
+    EnsembleKLDivergence=dict(divergence=dict(type='BernoulliKLDivergence')),
+    MutualKLDivergence=dict(divergence=dict(type='BernoulliKLDivergence')),
+)
+"""What becomes of a loss between softmaxes, where an image may have several labels."""
+
+OF_SOFTMAXES = (DISTLoss, DKDLoss, KLDivergence, StandardizedKLDivergence)
+
+
+def arguments_of_distiller(
+    kind: type[OnlineDistiller], cfg: dict, students: Sequence[nn.Module]
+) -> dict:
+    """A distiller's config with what it leaves out and the students know.
+
+    - ``num_students``, ``num_classes`` and ``in_channels``, the channels of the last maps;
+    - the loss on the labels of every classifier of the method's own, in the arguments ``head`` and
+      ``loss_ce``: the loss of the students' heads;
+    - for students with several labels an image, a divergence per label for one of softmaxes.
+
+    Raises:
+        ValueError: An argument is needed, and the students do not say it either.
+    """
+    takes = inspect.signature(kind).parameters
+    cfg = {'num_students': len(students), **cfg}
+    told: dict[str, Any] = {}
+    if 'num_classes' in takes and 'num_classes' not in cfg:
+        told['num_classes'] = number_of_classes(students[0])
+    if 'in_channels' in takes and 'in_channels' not in cfg:
+        told['in_channels'] = _channels(kind, cfg, students)
+    for name, value in told.items():
+        if value is None and takes[name].default is inspect.Parameter.empty:
+            raise ValueError(
+                f'distiller: {kind.__name__} needs {name}, which the heads of the students do not '
+                f'tell here. Give it, as in dict(type={kind.__name__!r}, {name}=...)'
+            )
+    told = {name: value for name, value in told.items() if value is not None}
+    if told:
+        found = ', '.join(f'{name}={value}' for name, value in told.items())
+        _log(f'{kind.__name__}: {found}, from the heads of the students')
+    cfg.update(told)
+    defaults = {name: p.default for name, p in takes.items()}
+    cfg.update(_losses_on_labels(kind, cfg, defaults, students))
+    if all(map(is_multi_label, students)):
+        cfg.update(_losses_per_label(kind, cfg, defaults))
+    return cfg
+
+
+def _channels(
+    kind: type[OnlineDistiller], cfg: dict, students: Sequence[nn.Module]
+) -> int | list[int] | None:
+    """``in_channels``, if the students' heads tell it and no other map is recorded."""
+    recorders = cfg.get('recorders') or {}
+    recorders = [recorders] if isinstance(recorders, dict) else recorders
+    if any('feature' in each for each in recorders):
+        return None
+    channels = [map_channels(student) for student in students]
+    known = [c for c in channels if c is not None]
+    return kind.default_in_channels(known) if len(known) == len(students) else None
+
+
+def _losses_on_labels(
+    kind: type[OnlineDistiller], cfg: dict, defaults: dict, students: Sequence[nn.Module]
+) -> dict:
+    found = [loss_on_labels(student) for student in students]
+    taken: dict[str, Any] = {}
+    for name, default in defaults.items():
+        given = cfg.get(name, default)
+        if name == 'loss_ce' and name not in cfg:
+            taken[name] = copy.deepcopy(found[0])
+        if (name == 'head' or name.endswith('_head')) and isinstance(given, dict):
+            usual = default if isinstance(default, dict) else dict(type='mmpretrain.LinearClsHead')
+            head = {**usual, **given}
+            if 'loss' not in head and issubclass(find(head), (ClsHead, MultiLabelClsHead)):
+                taken[name] = {**head, 'loss': copy.deepcopy(found[0])}
+    if found[0] is None:
+        return {}
+    if taken and not agreed(found):
+        names = ', '.join(type(loss).__name__ for loss in found)
+        _log(
+            f'{kind.__name__}: the losses of the students differ ({names}); its own classifiers '
+            f'take that of student0. Set {" and ".join(taken)} in the distiller to choose another'
+        )
+    return taken
+
+
+def _losses_per_label(kind: type[OnlineDistiller], cfg: dict, defaults: dict) -> dict:
+    changed = {}
+    for name, default in defaults.items():
+        given = cfg.get(name, default)
+        if not isinstance(given, dict):
+            continue
+        loss = {**(default if isinstance(default, dict) else {}), **given}
+        if loss.get('type') in PER_LABEL:
+            changed[name] = {**loss, **PER_LABEL[loss['type']]}
+    if changed:
+        _log(
+            f'{kind.__name__}: the students have several labels for an image, so that '
+            f'{", ".join(changed)} compare sigmoids label by label, not softmaxes'
+        )
+    return changed
+
+
+def check_teaching(distiller: OnlineDistiller, students: Sequence[nn.Module]) -> None:
+    """Raise a ``ValueError`` if what is taught does not fit students with several labels an image.
+
+    That is if only some of them have several labels, or the method is defined for one label alone,
+    or one of its losses compares softmaxes.
+    """
+    several = [is_multi_label(student) for student in students]
+    if not any(several):
+        return
+    method = type(distiller).__name__
+    if not all(several):
+        one, other = several.index(True), several.index(False)
+        raise ValueError(
+            f'student{one} has a multi-label head, student{other} has not: students can teach each '
+            'other only if all have'
+        )
+    if not distiller.takes_multi_label:
+        raise ValueError(
+            f'{method}: found students with multi-label heads, but the method is defined for one '
+            'label per image; take another one, such as DMLDistiller or MFEFDistiller'
+        )
+    for name, loss in distiller.named_modules():
+        of_softmaxes = isinstance(getattr(loss, 'divergence', None), partial)  # kd_loss
+        if isinstance(loss, OF_SOFTMAXES) or of_softmaxes:
+            raise ValueError(
+                f'{method}: {name} compares softmaxes, but the students have multi-label heads; '
+                "set type='BernoulliKLDivergence' in its config"
+            )
+
+
+def share_augments(
+    students: Sequence[nn.Module], preprocessor: Any, given: dict | nn.Module | None
+) -> None:
+    """Let the data preprocessor of all students mix batches as their ``train_cfg.augments`` say.
+
+    Args:
+        students: Each with a data preprocessor of its own, which is not used.
+        preprocessor: The one that is used; changed in place.
+        given: What it was made from. If that has ``batch_augments``, they are what counts.
+
+    Raises:
+        ValueError: The students want their batches, of which there is one for all, mixed in
+            different ways; or ``preprocessor`` is of a kind that does not mix.
+    """
+    wanted = [batch_augments(student) for student in students]
+    if not any(wanted):
+        return
+    names = ', '.join(f'student{i}: {_names(augments)}' for i, augments in enumerate(wanted))
+    if isinstance(given, dict):
+        decided = 'batch_augments' in given
+    else:
+        decided = getattr(given, 'batch_augments', None) is not None
+    if decided:
+        if not agreed([*wanted, preprocessor.batch_augments]):
+            _log(f"data_preprocessor.batch_augments counts, not the students' own ({names})")
+        return
+    if not agreed(wanted):
+        raise ValueError(
+            f'train_cfg.augments of the students differ ({names}), but they all see one batch; set '
+            "batch_augments in OnlineDistill's data_preprocessor (None to mix nothing)"
+        )
+    if not hasattr(preprocessor, 'batch_augments'):
+        raise ValueError(
+            f'train_cfg.augments of the students ({_names(wanted[0])}) cannot be done by '
+            f'a {type(preprocessor).__name__}; take them out, or use a ClsDataPreprocessor'
+        )
+    preprocessor.batch_augments = wanted[0]
+    preprocessor.to_onehot = True
+    preprocessor.num_classes = preprocessor.num_classes or number_of_classes(students[0])
+    _log(f"batches are mixed as the students' train_cfg says: {_names(wanted[0])}")
+
+
+class Heads:
+    """The heads of all students as one, whose loss can be set, as for a single network.
+
+    Args:
+        model: An ``OnlineDistill``.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @property
+    def loss_module(self) -> nn.Module:
+        """The loss on the labels; set for the students, and for those classifiers of the distiller
+        whose loss is the students'."""
+        return self._model.architecture.head.loss_module
+
+    @loss_module.setter
+    def loss_module(self, loss: nn.Module) -> None:
+        was = self.loss_module
+        for module in self._model.modules():
+            for name in ('loss_module', 'loss_ce'):
+                if agreed([getattr(module, name, None), was]):
+                    setattr(module, name, copy.deepcopy(loss))
+
+
+def _names(augments: Any) -> str:
+    if augments is None:
+        return 'none'
+    return ' or '.join(type(augment).__name__ for augment in augments.augments if augment)
+
+
+def _log(message: str) -> None:
+    print_log(message, logger='current')
