@@ -362,6 +362,13 @@ def test_supervised_contrast_image_by_image():
     assert len(expected) == 5 and abs(loss - sum(expected) / 5) < 1e-12
 
 
+def test_supervised_contrast_of_one_image_is_0_and_teaches_nothing():
+    similarity = torch.ones(1, 1, requires_grad=True)
+    loss = functional.supervised_contrast(similarity, torch.tensor([2]))
+    loss.backward()
+    assert loss == 0 and similarity.grad == 0
+
+
 def test_supervised_contrast_is_0_for_partners_alone_in_the_world_and_finite_without_any():
     labels = torch.tensor([0, 0, 1, 1])
     similar = 200.0 * (labels[:, None] == labels)

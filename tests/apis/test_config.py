@@ -23,3 +23,12 @@ def test_a_misspelt_key_of_a_config_file(tmp_path):
     path.write_text(f'_base_ = [{str(CONFIG)!r}]\nparam_schedulers = []\n')
     with pytest.raises(KeyError, match="unknown top-level key 'param_schedulers'.*param_scheduler"):
         load_config(path)
+
+
+def test_find_unused_parameters_counts_beside_the_model_wrapper(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(f'_base_ = [{str(CONFIG)!r}]\nfind_unused_parameters = True\n')
+    assert load_config(path).model_wrapper_cfg.find_unused_parameters is True
+    own = load_config(path, cfg_options={'model_wrapper_cfg.find_unused_parameters': False})
+    assert own.model_wrapper_cfg.find_unused_parameters is False
+    assert 'find_unused_parameters' not in load_config(CONFIG).model_wrapper_cfg

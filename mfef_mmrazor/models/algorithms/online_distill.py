@@ -47,12 +47,18 @@ class OnlineDistill(BaseAlgorithm):
     (``nn.Identity`` is in their place), so such a student does not take images;
     :meth:`student_weights` gives the weights of the plain network that it stands for.
 
+    What the students bring counts, unless the config says otherwise: where they agree on
+    ``train_cfg.augments`` (mixup, cutmix), the common batch is mixed so; the classifiers of a
+    distiller learn by the loss of the students' heads (class weights, label smoothing); a distiller
+    gets ``num_classes`` and ``in_channels`` from the heads; and predictions are made by the heads.
+
     Args:
         students: Configs or built models, at least two; they may be different networks, with the
             same number of classes.
         distiller: Config or built :class:`OnlineDistiller`.
         data_preprocessor: As in mmengine; by default that of the first student. One without a
-            type is an ``mmpretrain.ClsDataPreprocessor``, as in mmpretrain's configs.
+            type is an ``mmpretrain.ClsDataPreprocessor``, as in mmpretrain's configs. Its
+            ``batch_augments``, also None, come before the students' own.
         shared_stages: How many of the first stages the students share, with the stem; 0 for none.
             Backbones can be ``CifarResNet``, ``WideResNet`` and mmpretrain's ``ResNet``.
         mean_trunk_gradient: Divide the gradient where the students part by their number, as CL-ILR
@@ -65,7 +71,8 @@ class OnlineDistill(BaseAlgorithm):
 
     Raises:
         ValueError: There are fewer than two students or the same one twice, or numbers of classes
-            differ, or the distiller was made for another number of students; the students cannot
+            differ, or ``train_cfg.augments`` do, or the method is not defined for their multi-label
+            heads, or the distiller was made for another number of students; the students cannot
             start from the same weights or share the stages, or share none but their gradient is to
             be divided, or a recorder looks inside them; and when weights of another architecture
             are loaded, also with ``strict=False``.

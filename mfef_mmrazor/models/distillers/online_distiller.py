@@ -129,7 +129,11 @@ class OnlineDistiller(BaseDistiller):
     Every student runs once a step under its own copy of the recorders. A recorded tuple (such as
     mmpretrain's backbones give, a map a stage) stands for its last item. By default
     ``records['logits']`` are the classifiers' logits and ``records['feature']`` the last feature
-    maps, before pooling.
+    maps, before pooling; tokens of a transformer become a map (:class:`FeatureMapRecorder`).
+
+    :class:`OnlineDistill` fills in what a config leaves out and the students' heads tell, by the
+    names of the constructor's arguments: ``num_students``, ``num_classes``, ``in_channels`` and,
+    for the loss on the labels, ``loss_ce``, ``head`` and ``*_head``.
 
     Args:
         num_students: m, how many students there are; :class:`OnlineDistill` fills it in.

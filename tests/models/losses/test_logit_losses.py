@@ -4,6 +4,7 @@ from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
 
 from mfef_mmrazor.models import (
+    BernoulliKLDivergence,
     CLILRDistiller,
     DMLDistiller,
     FFLDistiller,
@@ -170,3 +171,25 @@ def test_standardized_logits_forget_scale_and_shift():
     assert isinstance(loss, StandardizedKLDivergence)
     assert loss(a, b).item() == pytest.approx(loss(3 * a - 1, 0.5 * b + 2).item(), abs=1e-6)
     assert loss(a, b) > 0.01
+
+
+@pytest.mark.parametrize('tau', [1.0, 3.0])
+def test_bernoulli_kl_is_a_divergence_of_each_label(tau):
+    student, teacher = leaves(2)
+    p, q = (1 / (1 + (-z / tau).exp()) for z in (teacher, student))
+    expected = tau**2 * (kl(p, q) + kl(1 - p, 1 - q))
+    loss = BernoulliKLDivergence(tau=tau, loss_weight=0.5)(student, teacher)
+    torch.testing.assert_close(loss, 0.5 * expected)
+    ours, theirs = (torch.autograd.grad(x, student, retain_graph=True) for x in (loss, expected))
+    torch.testing.assert_close(ours[0], 0.5 * theirs[0])
+    assert torch.autograd.grad(loss, teacher, allow_unused=True, retain_graph=True) == (None,)
+    taught = BernoulliKLDivergence(tau=tau, teacher_detach=False)(student, teacher)
+    assert torch.autograd.grad(taught, teacher)[0].abs().max() > 0
+
+
+def test_bernoulli_kl_of_extreme_logits_is_finite():
+    z = torch.tensor([[200.0, -200.0]], requires_grad=True)
+    loss = BernoulliKLDivergence()(z, -z)
+    assert loss.item() == pytest.approx(400)
+    loss.backward()
+    assert z.grad.isfinite().all()

@@ -1,0 +1,97 @@
+"""What is said of the training data before the first step, in real runs."""
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmpretrain.datasets import BaseDataset
+from mmpretrain.registry import DATASETS
+
+from mfef_mmrazor.engine import DataCheckHook
+from mfef_mmrazor.models import OnlineDistill
+
+PIPELINE = [dict(type='mmpretrain.Resize', scale=32), dict(type='mmpretrain.PackInputs')]
+SMALL = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='CifarResNet', depth=8),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
+)
+# its last map of a picture of 32 pixels is one pixel
+RESNET18 = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='ResNet', depth=18),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=512),
+)
+
+
+@DATASETS.register_module()
+class OnlyNoughts(BaseDataset):
+    METAINFO = dict(classes=('nought',))
+
+    def __init__(self, **kwargs):
+        super().__init__(ann_file='', **kwargs)
+
+    def load_data_list(self):
+        return [dict(img=None, gt_label=0)] * 10
+
+
+def run(work_dir, student=SMALL, distiller='DMLDistiller', batch_size=9, **options):
+    dataset = dict(type='mmpretrain.Digits', train_per_class=1, pipeline=PIPELINE)
+    loader = dict(
+        batch_size=batch_size,
+        num_workers=0,
+        dataset=dataset,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = OnlineDistill(
+            [student] * 2,
+            dict(type=distiller),
+            data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+        )
+    runner = Runner(
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader={**loader, **options},
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        custom_hooks=[dict(type='mmrazor.DataCheckHook')],
+        randomness=dict(seed=0),
+        experiment_name=work_dir.name,
+    )
+    runner.train()
+    return runner
+
+
+@pytest.mark.parametrize(
+    ('student', 'distiller'), [(RESNET18, 'DMLDistiller'), (SMALL, 'ONEDistiller')]
+)
+def test_a_last_batch_of_one_image_that_batch_norm_cannot_take(tmp_path, student, distiller):
+    with pytest.raises(ValueError, match='10 images in batches of 9 leave one image .* drop_last'):
+        run(tmp_path, student, distiller)
+    assert not list(tmp_path.rglob('*.pth'))
+    run(tmp_path / 'dropped', student, distiller, drop_last=True)
+
+
+def test_a_last_batch_of_one_image_that_can_be_taken_is_trained_on(tmp_path):
+    run(tmp_path)
+
+
+def test_the_check_changes_nothing_of_the_training(tmp_path, monkeypatch):
+    checked = run(tmp_path / 'checked').model.state_dict()
+    monkeypatch.setattr(DataCheckHook, 'before_train', lambda *_: None)
+    unchecked = run(tmp_path / 'unchecked').model.state_dict()
+    assert all(torch.equal(checked[name], unchecked[name]) for name in checked)
+
+
+def test_one_class(tmp_path):
+    with pytest.raises(ValueError, match="dataset has one class, 'nought', expected two or more"):
+        run(tmp_path, dataset=dict(type='mmpretrain.OnlyNoughts', pipeline=PIPELINE))
+
+
+def test_more_classes_than_the_head_has(tmp_path):
+    five = dict(SMALL, head=dict(type='LinearClsHead', num_classes=5, in_channels=64))
+    with pytest.raises(ValueError, match='dataset has 10 classes, but num_classes=5 in the head'):
+        run(tmp_path, five)

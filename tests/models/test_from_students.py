@@ -1,0 +1,215 @@
+import copy
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+from mmpretrain.models import LinearClsHead
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+
+from mfef_mmrazor.models import OnlineDistill
+
+STUDENT = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='CifarResNet', depth=8),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
+)
+SMOOTH = dict(type='LabelSmoothLoss', label_smooth_val=0.1)
+MIXUP, CUTMIX = (dict(augments=dict(type=kind, alpha=1.0)) for kind in ('Mixup', 'CutMix'))
+PREPROCESSOR = dict(type='mmpretrain.ClsDataPreprocessor')
+
+
+def student(recipe=None, neck='GlobalAveragePooling', **head):
+    cfg = copy.deepcopy(STUDENT)
+    cfg['head'].update(head)
+    cfg['neck'] = dict(type=neck)
+    return dict(cfg, train_cfg=copy.deepcopy(recipe))
+
+
+def online(students, distiller='MFEFDistiller', preprocessor=None, **options):
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return OnlineDistill(
+            students, dict(type=distiller, **options), data_preprocessor=preprocessor
+        )
+
+
+def batch():
+    samples = [DataSample().set_gt_label(i) for i in range(4)]
+    return torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1)), samples
+
+
+@pytest.fixture
+def log(caplog):
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def same_losses(one, other):
+    one, other = one.loss(*batch()), other.loss(*batch())
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize('method', ['FFLDistiller', 'MFEFDistiller', 'ONEDistiller'])
+def test_sizes_need_not_be_given(method):
+    sizes = dict(in_channels=64, num_classes=10)
+    if method == 'ONEDistiller':
+        del sizes['num_classes']
+    given, left_out = (online([student()] * 2, method, **x) for x in (sizes, {}))
+    assert same_losses(given, left_out)
+
+
+def test_a_methods_own_channels():
+    assert online([student()] * 3, 'OKDDipDistiller').distiller.query.in_features == 64
+    other = copy.deepcopy(STUDENT)
+    other['backbone'] = dict(type='WideResNet', depth=10)
+    other['head']['in_channels'] = 64
+    wide = copy.deepcopy(other)
+    wide['backbone']['widen_factor'] = 2
+    wide['head']['in_channels'] = 128
+    assert online([wide, other, other], 'OKDDipDistiller').distiller.query.in_features == 64
+    with pytest.raises(ValueError, match=r'found peers whose maps have \[64, 128\] channels'):
+        online([other, other, wide], 'OKDDipDistiller')
+    with pytest.raises(ValueError, match='FFSDDistiller needs the channels of the stages'):
+        online([student()] * 3, 'FFSDDistiller')
+
+
+def test_channels_that_no_head_tells():
+    with pytest.raises(ValueError, match=r'FFLDistiller needs in_channels, .* in_channels=\.\.\.'):
+        online(
+            [student()] * 2,
+            'FFLDistiller',
+            recorders=dict(feature=dict(type='ModuleOutputs', source='backbone.layer2')),
+        )
+    with pytest.raises(TypeError, match="DMLDistiller has no argument 'in_channels'"):
+        online([student()] * 2, 'DMLDistiller', in_channels=64)
+
+
+def test_plain_students_train_as_with_the_plain_loss_given():
+    own = dict(head=dict(type='mmpretrain.LinearClsHead', loss=dict(type='CrossEntropyLoss')))
+    assert same_losses(online([student()] * 2), online([student()] * 2, **own))
+    assert same_losses(
+        online([student()] * 2, 'ONEDistiller'),
+        online([student()] * 2, 'ONEDistiller', loss_ce=dict(type='mmpretrain.CrossEntropyLoss')),
+    )
+
+
+def test_the_losses_of_the_students_are_taken_over_unless_the_distiller_has_its_own(log):
+    model = online([student(loss=SMOOTH)] * 2, enhanced_head={})
+    own = model.distiller.fused_classifier.head.loss_module
+    assert own.label_smooth_val == 0.1
+    assert own is not model.architecture.head.loss_module
+    assert [head.loss_module.label_smooth_val for head in model.distiller.enhanced_heads] == [
+        0.1
+    ] * 2
+    assert 'differ' not in log.text
+    plain = online([student(loss=SMOOTH)] * 2, head=dict(loss=dict(type='CrossEntropyLoss')))
+    assert type(plain.distiller.fused_classifier.head.loss_module).__name__ == 'CrossEntropyLoss'
+    online([student(loss=SMOOTH), student()])
+    assert 'differ (LabelSmoothLoss, CrossEntropyLoss); its own classifiers take' in log.text
+
+
+def test_a_loss_per_label_weighs_as_much_in_the_fused_classifier_as_in_the_heads():
+    several = dict(type='MultiLabelLinearClsHead')
+    model = online([student(**several)] * 2)
+    inputs, samples = batch()
+    _, records = model._run_students(inputs, samples, mode='tensor')
+    head = model.architecture.head
+    fused = model.distiller.fused_logits(records)
+    expected = head._get_loss(fused, samples)['loss']
+    found = model.loss(inputs, samples)['distill.loss_fused'].item()
+    assert found == pytest.approx(expected.item())
+
+
+def test_batches_are_mixed_as_the_students_agree(log):
+    model = online([student(MIXUP)] * 2, preprocessor=PREPROCESSOR)
+    (augment,) = model.data_preprocessor.batch_augments.augments
+    assert type(augment).__name__ == 'Mixup'
+    assert model.data_preprocessor.to_onehot and model.data_preprocessor.num_classes == 10
+    assert "mixed as the students' train_cfg says: Mixup" in log.text
+    assert online([student()] * 2, preprocessor=PREPROCESSOR).data_preprocessor.num_classes == 10
+
+
+@pytest.mark.parametrize('recipes', [(MIXUP, CUTMIX), (MIXUP, None), (None, MIXUP)])
+@pytest.mark.parametrize('preprocessor', [None, PREPROCESSOR])
+def test_students_that_want_different_batches(recipes, preprocessor):
+    with pytest.raises(ValueError, match=r'students differ \(student0: (Mixup|none)'):
+        online([student(recipe) for recipe in recipes], preprocessor=preprocessor)
+
+
+def test_augments_of_the_common_data_preprocessor_decide(log):
+    chosen = dict(PREPROCESSOR, batch_augments=None)
+    model = online([student(MIXUP), student()], preprocessor=chosen)
+    assert model.data_preprocessor.batch_augments is None
+    assert "counts, not the students' own (student0: Mixup, student1: none)" in log.text
+
+
+def test_a_data_preprocessor_that_cannot_mix():
+    views = dict(type='mmpretrain.SelfSupDataPreprocessor')
+    with pytest.raises(ValueError, match='Mixup.* cannot be done by a SelfSupDataPreprocessor'):
+        online([student(MIXUP)] * 2, preprocessor=views)
+
+
+def test_one_student_of_several_labels_and_one_of_one():
+    with pytest.raises(ValueError, match='student1 has a multi-label head, student0 has not'):
+        online([student(), student(type='MultiLabelLinearClsHead')], 'DMLDistiller')
+
+
+def test_losses_between_softmaxes_become_losses_per_label(log):
+    students = [student(type='MultiLabelLinearClsHead')] * 2
+    model = online(students, loss_mutual=dict(type='MutualKLDivergence'), tau=2.0)
+    assert 'loss_mutual compare sigmoids label by label' in log.text
+    logits = [torch.randn(4, 10) for _ in range(2)]
+    p, q = ((z / 2).sigmoid() for z in logits)
+    bernoulli = torch.distributions.Bernoulli
+    expected = 4 * torch.distributions.kl_divergence(bernoulli(q), bernoulli(p)).sum() / 4
+    assert model.distiller.loss_transfer(*logits).item() == pytest.approx(expected.item(), rel=1e-4)
+    with pytest.raises(ValueError, match="loss_mutual.divergence.*type='BernoulliKLDivergence'"):
+        online(students, 'DMLDistiller', loss_mutual=dict(type='StandardizedKLDivergence'))
+
+
+def test_one_class_teaches_nothing():
+    with pytest.raises(ValueError, match='num_classes=1, expected two or more'):
+        online([student(num_classes=1)] * 2, 'DMLDistiller')
+    model = online([student(type='MultiLabelLinearClsHead', num_classes=1)] * 2, 'DMLDistiller')
+    assert model.multi_label == 1
+
+
+@MODELS.register_module()
+class TwiceTheLogitsHead(LinearClsHead):
+    """A user's own head, whose prediction is not a softmax of its logits."""
+
+    def predict(self, feats, data_samples=None):
+        return self._get_predictions(2 * self(feats), data_samples)
+
+
+@pytest.mark.parametrize('shared_stages', [0, 1])
+def test_a_users_own_head_predicts_itself(shared_stages):
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = OnlineDistill(
+            [student(type='TwiceTheLogitsHead')] * 2,
+            dict(type='DMLDistiller'),
+            shared_stages=shared_stages,
+        ).eval()
+    inputs, samples = batch()
+    logits = model.predict_logits(inputs, samples)
+    for name, predictions in model.predict_all(inputs, samples).items():
+        factor = 1 if name == 'ensemble' else 2
+        expected = (factor * logits[name]).softmax(dim=1)
+        assert torch.equal(torch.stack([p.pred_score for p in predictions]), expected)
+    assert not any('pred_score' in sample for sample in samples)
+
+
+def test_the_loss_of_all_heads_can_be_switched():
+    model = online([student()] * 2)
+    model.head.loss_module = MODELS.build(dict(SMOOTH, _scope_='mmpretrain'))
+    heads = [x.head for x in model.students] + [model.distiller.fused_classifier.head]
+    assert [head.loss_module.label_smooth_val for head in heads] == [0.1] * 3
+    own = online([student()] * 2, head=dict(loss=dict(type='CrossEntropyLoss', loss_weight=0.5)))
+    own.head.loss_module = MODELS.build(dict(SMOOTH, _scope_='mmpretrain'))
+    assert own.distiller.fused_classifier.head.loss_module.loss_weight == 0.5
