@@ -38,9 +38,8 @@ def test_loops_are_added_where_none_is_named():
 def test_hooks_are_added_once(caplog):
     cfg = online(val_cfg=dict(type=OnlineDistillValLoop), custom_hooks=[dict(type=ResultsHook)])
     complete_hooks(cfg, 'stretch')
-    assert [hook['type'] for hook in cfg.custom_hooks] == [
-        ResultsHook, 'mmrazor.ContinuedScheduleHook',
-    ]  # fmt: skip
+    added = ['mmrazor.ContinuedScheduleHook', 'mmrazor.DistillerUpdateHook']
+    assert [hook['type'] for hook in cfg.custom_hooks] == [ResultsHook, *added]
     assert cfg.custom_hooks[1]['how'] == 'stretch'
     before = cfg.to_dict()
     complete_hooks(cfg)
