@@ -80,7 +80,7 @@ def bernoulli_kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Ten
     Example:
         >>> z = torch.tensor([[2.0, 0.0]])
         >>> round(bernoulli_kd_loss(z, -z).item(), 4)
-        3.0464
+        1.5232
     """
     _check_logits(student, teacher, tau)
     student, teacher = student / tau, teacher / tau
