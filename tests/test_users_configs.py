@@ -1,4 +1,4 @@
-"""A user's folder of photographs: a config of mmpretrain's parts, and back to its Inferencer."""
+"""A user's folder of photographs: ResNet-18 and ViT-tiny from mmpretrain's parts, and back to it."""
 
 import csv
 import subprocess
@@ -43,12 +43,17 @@ val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=0.01))
 train_cfg = dict(max_epochs=2)
-student = dict(cfg_path='mmpretrain::resnet/resnet18_8xb16_cifar10.py', head=dict(num_classes=2))
+resnet = dict(cfg_path='mmpretrain::resnet/resnet18_8xb16_cifar10.py', head=dict(num_classes=2))
+vit = dict(
+    type='ImageClassifier',
+    backbone=dict(type='VisionTransformer', arch='deit-t', img_size=32, patch_size=8),
+    head=dict(type='VisionTransformerClsHead', num_classes=2, in_channels=192),
+)
 model = dict(
     _scope_='mmrazor',
     type='OnlineDistill',
-    students=[student, student],
-    distiller=dict(type='MFEFDistiller', in_channels=512, num_classes=2),
+    students=[resnet, vit],
+    distiller=dict(type='MFEFDistiller', in_channels=[512, 192], num_classes=2),
 )
 """
 
