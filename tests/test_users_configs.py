@@ -1,4 +1,4 @@
-"""A user's folder of photographs: ResNet-18 and ViT-tiny from mmpretrain's parts, and back to it."""
+"""A user's folder of photographs, learnt by ResNet-18 and ViT-tiny from mmpretrain's parts."""
 
 import csv
 import subprocess
