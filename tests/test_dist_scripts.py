@@ -36,6 +36,7 @@ def scores(done):
     return dict(SCORE.findall(done.stdout + done.stderr))
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_score_exactly_as_one_scores(tmp_path):
     done = start(tmp_path, ROOT / 'tools/dist_train.sh', CONFIG, 2, '--work-dir', 'run',
                  '--seed', 0, *OPTIONS)  # fmt: skip

@@ -50,9 +50,10 @@ class MapDecoder(nn.ModuleList):
     @torch.no_grad()
     def teach(self, feature: Tensor) -> list[Tensor]:
         """The same maps as constants, by the running statistics of batch norm."""
-        training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         maps = self.eval()(feature)
-        self.train(training)
+        for module, training in modes:  # frozen batch norm stays frozen
+            module.training = training
         return maps
 
 

@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mfef_mmrazor.engine.hooks.distiller_update_hook import announce_updates
 
-CONTRASTS_IMAGES = ['MCLDistiller']  # with the others of their process, as with gathered batches
+pytestmark = pytest.mark.slow
+CONTRASTS_IMAGES = ['MCLDistiller']  # with those of its own process: as one with two half batches
 HALVES = slice(0, 3), slice(3, 6)
 
 
