@@ -17,6 +17,7 @@ custom_hooks = [
     dict(type='mmrazor.ContinuedScheduleHook'),
     dict(type='mmrazor.DataCheckHook'),
     dict(type='mmrazor.EpochSeedHook'),
+    dict(type='mmrazor.ScheduleHook'),
     dict(type='mmrazor.DistillerUpdateHook'),
     dict(type='mmrazor.ProgressHook'),
     dict(type='mmrazor.ResultsHook'),

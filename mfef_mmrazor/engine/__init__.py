@@ -7,6 +7,7 @@ from .hooks import (
     HeldOutHook,
     ProgressHook,
     ResultsHook,
+    ScheduleHook,
 )
 from .loops import OnlineDistillTestLoop, OnlineDistillValLoop
 from .optim_wrapper import BFloat16OptimWrapper
@@ -23,4 +24,5 @@ __all__ = [
     'OnlineDistillValLoop',
     'ProgressHook',
     'ResultsHook',
+    'ScheduleHook',
 ]

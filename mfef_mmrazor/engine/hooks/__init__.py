@@ -6,6 +6,7 @@ from .epoch_seed_hook import EpochSeedHook
 from .held_out_hook import HeldOutHook
 from .progress_hook import ProgressHook
 from .results_hook import ResultsHook
+from .schedule_hook import ScheduleHook
 
 __all__ = [
     'ChannelsLastHook',
@@ -16,4 +17,5 @@ __all__ = [
     'HeldOutHook',
     'ProgressHook',
     'ResultsHook',
+    'ScheduleHook',
 ]

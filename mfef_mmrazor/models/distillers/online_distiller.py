@@ -3,7 +3,7 @@
 import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import MessageHub, print_log
@@ -19,6 +19,16 @@ from ..losses.logit_losses import DivergenceAdapter
 
 Records = dict[str, list[Tensor]]
 """What the recorders caught in one step: name -> one tensor a student."""
+
+
+class Progress(NamedTuple):
+    """How far a training is."""
+
+    epoch: float
+    """Epochs that are over; not a whole number in a training by iterations."""
+    iteration: int
+    """Steps that are over."""
+
 
 DEFAULT_RECORDERS = dict(
     logits=dict(type='Logits', source='head'),
@@ -172,6 +182,7 @@ class OnlineDistiller(BaseDistiller):
         sigmoid_ramp_up(0, ramp_up_epochs)  # raises if it is negative
         self.num_students = num_students
         self.ramp_up_epochs = ramp_up_epochs
+        self.progress: Progress | None = None  # set by ScheduleHook
         if not isinstance(recorders, Sequence):
             recorders = [recorders or {}] * num_students
         if len(recorders) != num_students:
@@ -256,11 +267,16 @@ class OnlineDistiller(BaseDistiller):
         self._moved_from = versions
 
     def ramp_up(self) -> float:
-        """Weight of the distillation in the runner's current epoch, see ``sigmoid_ramp_up``."""
+        """Weight of the distillation at this point of the training, see ``sigmoid_ramp_up``."""
         return sigmoid_ramp_up(self.epoch(), self.ramp_up_epochs)
 
-    def epoch(self) -> int:
-        """The runner's current epoch, from 0: mmengine's own record, so right after a resume."""
+    def epoch(self) -> float:
+        """Epochs of the training that are over, from 0: what ScheduleHook tells of its runner.
+
+        Where that hook is missing: what mmengine has recorded, of the runner built last.
+        """
+        if self.progress is not None:
+            return self.progress.epoch
         return MessageHub.get_current_instance().get_info('epoch', 0)
 
     def check_recorders(self, students: Sequence[nn.Module]) -> None:

@@ -1,0 +1,108 @@
+"""Real runs, of which each must go by its own schedule."""
+
+import pytest
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import Runner
+from torch import distributed
+
+from mfef_mmrazor.functional import sigmoid_ramp_up
+from mfef_mmrazor.models import OnlineDistill, OnlineDistiller
+
+STUDENT = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='CifarResNet', depth=8),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=10, in_channels=64),
+)
+PIPELINE = [dict(type='mmpretrain.Resize', scale=16), dict(type='mmpretrain.PackInputs')]
+RAMP_UP = 3
+
+
+class Diary(OnlineDistiller):
+    """A method that teaches nothing, and writes down the weights that its losses would have."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.weights: list[float] = []
+
+    def compute_distill_losses(self, records, labels):
+        self.weights.append(self.ramp_up())
+        return dict(loss_nothing=0 * sum(z.sum() for z in records['logits']))
+
+
+def runner(work_dir, epochs, hooks=('mmrazor.ScheduleHook',), **options):
+    """A runner whose epochs are two steps."""
+    return Runner(
+        model=OnlineDistill(
+            [STUDENT] * 2,
+            Diary(ramp_up_epochs=RAMP_UP),
+            data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+        ),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            batch_size=5,
+            num_workers=0,
+            dataset=dict(type='mmpretrain.Digits', train_per_class=1, pipeline=PIPELINE),
+            sampler=dict(type='DefaultSampler', shuffle=True),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        custom_hooks=[dict(type=hook) for hook in hooks],
+        experiment_name=work_dir.name,
+        **options,
+    )
+
+
+def expected(*epochs):
+    return [sigmoid_ramp_up(epoch, RAMP_UP) for epoch in epochs]
+
+
+def test_two_runners_built_before_the_first_trains(tmp_path):
+    first, second = runner(tmp_path / 'first', 4), runner(tmp_path / 'second', 2)
+    first.train()
+    second.train()
+    assert first.model.distiller.weights == expected(0, 0, 1, 1, 2, 2, 3, 3)
+    assert second.model.distiller.weights == expected(0, 0, 1, 1)
+
+
+def test_without_the_hook_mmengines_record_of_the_newest_runner_is_what_there_is(tmp_path):
+    run = runner(tmp_path / 'alone', 2, hooks=())
+    run.train()
+    assert run.model.distiller.weights == expected(0, 0, 1, 1)
+
+
+def test_a_model_is_let_go_after_its_training(tmp_path):
+    run = runner(tmp_path / 'first', 3)
+    run.train()
+    again = runner(tmp_path / 'second', 1, hooks=())
+    again.model = run.model
+    again.train()
+    assert run.model.distiller.weights == expected(0, 0, 1, 1, 2, 2, 0, 0)
+
+
+def test_a_resumed_run_goes_on_at_its_epoch(tmp_path):
+    runner(tmp_path / 'run', 2).train()
+    resumed = runner(
+        tmp_path / 'run', 3, resume=True, load_from=str(tmp_path / 'run' / 'epoch_2.pth')
+    )
+    runner(tmp_path / 'another', 1)
+    resumed.train()
+    assert resumed.model.distiller.weights == expected(2, 2)
+
+
+@pytest.fixture
+def one_process_group(tmp_path):
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{tmp_path}/rendezvous', rank=0, world_size=1
+    )
+    yield
+    distributed.destroy_process_group()
+
+
+def test_a_wrapped_model_is_told_as_well(tmp_path, one_process_group):
+    run = runner(tmp_path / 'wrapped', 2)
+    run.model = MMDistributedDataParallel(run.model, broadcast_buffers=False)
+    runner(tmp_path / 'another', 1)
+    run.train()
+    assert run.model.module.distiller.weights == expected(0, 0, 1, 1)
+
