@@ -105,4 +105,3 @@ def test_a_wrapped_model_is_told_as_well(tmp_path, one_process_group):
     runner(tmp_path / 'another', 1)
     run.train()
     assert run.model.module.distiller.weights == expected(0, 0, 1, 1)
-
