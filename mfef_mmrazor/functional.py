@@ -688,7 +688,7 @@ def resize(feature: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def sigmoid_ramp_up(epoch: float, length: float) -> float:
-    r"""Weight that rises from 0.0067 to 1 over the first ``length`` epochs.
+    r"""Weight that rises from 0.0067 to 1 over the first ``length`` epochs, or iterations.
 
     .. math:: w(e) = \exp\big(-5 (1 - \min(e, R) / R)^2\big)
 

@@ -63,7 +63,7 @@ def compare(
 
     Raises:
         ValueError: There is no seed or no job; or two configs are called alike; or they differ in a
-            condition; or a config is none of a training by epochs; or the work dir has runs of
+            condition; or a config is not one to train; or the work dir has runs of
             another version of a config; or there is no such baseline, or no such condition to
             allow.
         RuntimeError: A run failed; raised when the others have ended and the report is written.

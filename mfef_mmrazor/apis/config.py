@@ -100,6 +100,23 @@ def use_amp(cfg: Config) -> None:
             cfg[loop].fp16 = True
 
 
+def by_iterations(cfg: Config) -> bool:
+    """Whether the config's training goes by iterations."""
+    loop = cfg.train_cfg
+    return not loop.get('by_epoch', 'Iter' not in str(loop.get('type')))
+
+
+def use_iterations(cfg: Config) -> None:
+    """Let checkpoints and logs of a training by iterations go by them too, unless they say how."""
+    hooks = cfg.setdefault('default_hooks', {})
+    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
+    if 'by_epoch' not in checkpoint:
+        checkpoint.update(by_epoch=False, interval=cfg.train_cfg.get('val_interval', 1000))
+    logger = hooks.setdefault('logger', dict(type='LoggerHook'))
+    logger.setdefault('log_metric_by_epoch', False)
+    cfg.setdefault('log_processor', {}).setdefault('by_epoch', False)
+
+
 def check_config(cfg: Config) -> None:
     """Raise a ``KeyError`` for a top-level key that looks like a misspelt one.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..engine.results import UNITS, unit_of
 from ..models.algorithms import OnlineDistill
 from .checkpoints import build_trained, read_checkpoint, validation_record
 from .checks import check_folder
@@ -153,20 +154,21 @@ def _chosen(students: int | str, number: int, checkpoint: Path, stored: dict) ->
 
 
 def _best(number: int, checkpoint: Path, stored: dict) -> int:
-    epoch = stored.get('meta', {}).get('epoch', 0)
     history, source = validation_record(checkpoint, stored)
-    scored = [entry for entry in history if entry['epoch'] <= epoch and 'student0' in entry]
+    unit = unit_of(history) if history else 'epoch'
+    now = stored.get('meta', {}).get(unit, 0)
+    scored = [entry for entry in history if entry[unit] <= now and 'student0' in entry]
     if not scored:
         raise ValueError(
-            f'{checkpoint} has no validation record up to its epoch {epoch} (ResultsHook keeps '
-            'one), so the best student is not known: name one by its number'
+            f'{checkpoint} has no validation record up to its {UNITS[unit]} {now} (ResultsHook '
+            'keeps one), so the best student is not known: name one by its number'
         )
-    last = max(scored, key=lambda entry: entry['epoch'])
+    last = max(scored, key=lambda entry: entry[unit])
     best = max(range(number), key=lambda i: last[f'student{i}'])
     figures = ', '.join(f'student{i} {last[f"student{i}"]:.2f} %' for i in range(number))
     print(
-        f'best: student{best}; validation accuracy at epoch {last["epoch"]} (checkpoint: epoch '
-        f'{epoch}), from {source}: {figures}'
+        f'best: student{best}; validation accuracy at {UNITS[unit]} {last[unit]} (checkpoint: '
+        f'{UNITS[unit]} {now}), from {source}: {figures}'
     )
     return best
 

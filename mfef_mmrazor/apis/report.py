@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ..engine.results import METRIC, metric_label, write_json
+from ..engine.results import METRIC, UNITS, metric_label, unit_of, write_json
 
 COMPARISON = 'comparison.json'
 MIN_SEEDS = 5
@@ -87,10 +87,11 @@ def read_runs(work_dir: Path, methods: list[str]) -> tuple[pd.DataFrame, str]:
 
 def check_last_epoch(path: Path, results: dict) -> None:
     """Raise a ``ValueError`` if a run's last accuracies are not those of its last epoch."""
-    scored = max(entry['epoch'] for entry in results['history'])
-    if scored != results['epochs']:
+    unit = unit_of(results['history'])
+    scored, trained = max(entry[unit] for entry in results['history']), results[f'{unit}s']
+    if scored != trained:
         raise ValueError(
-            f'{path}: the last epoch that was scored is {scored} of {results["epochs"]}. '
+            f'{path}: the last {UNITS[unit]} that was scored is {scored} of {trained}. '
             'Remove the folder and compare again'
         )
 

@@ -10,8 +10,9 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from .. import compat
 from ..engine.predictions import check_suffix, keep_predictions, write_predictions
 from .checkpoints import check_model, check_teacher
-from .checks import check_folder, check_ramp_up, check_training
+from .checks import check_folder, check_training
 from .completion import complete_hooks, use_tta
+from .config import by_iterations, use_iterations
 from .data_checks import check_data
 
 # what mmengine's messages that are a line a weight have in common
@@ -37,7 +38,7 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
     Raises:
         FileNotFoundError: The data, the checkpoint to start from or a teacher's is not there.
         NotADirectoryError: The work dir, or a folder above it, is a file.
-        ValueError, TypeError, KeyError: The config is none of a training by epochs, or the model's
+        ValueError, TypeError, KeyError: The config is not one to train, or the model's
             part of it is wrong, or a checkpoint is of another architecture; the message says what
             was found, what was expected.
     """
@@ -45,13 +46,15 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
     check_training(cfg)
     complete_hooks(cfg, schedule)
     check_folder(cfg.work_dir)
+    if by_iterations(cfg):
+        use_iterations(cfg)
     if resume or (cfg.get('resume') and not cfg.get('load_from')):
         # where there is nothing yet, the run starts, from load_from if that is set
         latest = find_latest_checkpoint(cfg.work_dir)
         cfg.resume, cfg.load_from = latest is not None, latest or cfg.get('load_from')
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_teacher(cfg)
-    check_ramp_up(check_model(cfg), cfg.train_cfg.max_epochs)
+    check_model(cfg)
     compat.init_cpu_processes()
     runner = Runner.from_cfg(cfg)
     for handler in runner.logger.handlers:

@@ -20,7 +20,12 @@ METRIC = 'accuracy/top1'
 PREFERRED = (METRIC, 'multi-label/mAP', 'single-label/f1-score', 'multi-label/f1-score')
 
 History = list[dict]
-"""One entry a validation: ``{'epoch': 3, 'student0': 61.2, 'student1': ...}``, in percent."""
+"""One entry a validation: ``{'epoch': 3, 'student0': 61.2, 'student1': ...}``, in percent.
+
+A training by iterations has ``'iter'`` in the place of ``'epoch'``.
+"""
+UNITS = dict(epoch='epoch', iter='iteration')
+"""What a run goes by: name in its history and in words."""
 
 
 def primary_metric(metrics: dict[str, Any]) -> str | None:
@@ -58,15 +63,21 @@ def accuracies(metrics: dict[str, Any], metric: str | None = None) -> dict[str, 
     return named or ({'model': round(float(metrics[metric]), 4)} if metric in metrics else {})
 
 
+def unit_of(history: History) -> str:
+    """What the run goes by, one of ``UNITS``."""
+    return next(unit for unit in UNITS if unit in history[-1])
+
+
 def summarize(history: History) -> dict[str, dict]:
     """Last and best epoch of every predictor."""
-    predictors = [name for name in history[-1] if name != 'epoch']
+    unit = unit_of(history)
+    predictors = [name for name in history[-1] if name != unit]
     summary = {}
     for name in predictors:
         best = max((entry for entry in history if name in entry), key=lambda entry: entry[name])
         summary[name] = dict(
-            last=dict(epoch=history[-1]['epoch'], accuracy=history[-1][name]),
-            best=dict(epoch=best['epoch'], accuracy=best[name]),
+            last={unit: history[-1][unit], 'accuracy': history[-1][name]},
+            best={unit: best[unit], 'accuracy': best[name]},
         )
     return summary
 
@@ -134,23 +145,24 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def draw_curves(path: Path, history: History, title: str, metric: str = METRIC) -> None:
-    """Primary metric of every predictor over the epochs, as a picture."""
+    """Primary metric of every predictor over the epochs or iterations, as a picture."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout='constrained')
     axes = figure.subplots()
+    unit = unit_of(history)
     for name in summarize(history):
         entries = [entry for entry in history if name in entry]
         together = not name.startswith(('student', 'model'))
         axes.plot(
-            [entry['epoch'] for entry in entries],
+            [entry[unit] for entry in entries],
             [entry[name] for entry in entries],
             linestyle='--' if together else '-',
             marker='o',
             markersize=3,
             label=f'{name}: {entries[-1][name]:.2f}' + ' %' * (metric == METRIC),
         )
-    axes.set(title=title, xlabel='epoch', ylabel=metric_label(metric))
+    axes.set(title=title, xlabel=UNITS[unit], ylabel=metric_label(metric))
     axes.grid(alpha=0.3)
-    axes.legend(title='last epoch')
+    axes.legend(title=f'last {UNITS[unit]}')
     figure.savefig(path, dpi=150)

@@ -172,7 +172,11 @@ MISTAKES = {
     'option of what the model has': (
         dict(data_preprocessor__mean=[0]), "used its variable 'data_preprocessor' already"
     ),
-    'iterations': (dict(train_cfg__by_epoch=False), 'found a training by iterations'),
+    'iterations': (dict(train_cfg__by_epoch=False), 'expected max_iters, and no max_epochs'),
+    'a schedule by epochs': (
+        dict(train_cfg=dict(_delete_=True, by_epoch=False, max_iters=4)),
+        'CosineAnnealingLR goes by epochs, but the training by iterations',
+    ),
     'half an epoch': (dict(train_cfg__max_epochs=0.5), 'train_cfg.max_epochs=0.5, expected'),
     'never validated': (dict(train_cfg__val_interval=0), 'train_cfg.val_interval=0, expected'),
     'no images': (dict(train_dataloader__batch_size=0), 'expected a whole number, 1 or more'),
@@ -183,6 +187,9 @@ MISTAKES = {
     ),
     'tau': (dict(model__distiller__tau='hot'), "tau='hot', but a temperature must be positive"),
     'ramp-up': (dict(model__distiller__ramp_up_epochs='five'), "is 'five' epochs, expected"),
+    'ramp-up by iterations': (
+        dict(model__distiller__ramp_up_iters=0.5), 'ramp_up_iters=0.5, expected a whole number'
+    ),
     'channels': (dict(model__distiller__in_channels=None), 'in_channels=None, expected the number'),
     'no optimizer': (dict(optim_wrapper=None), "has no 'optim_wrapper'; a config to train"),
     'misspelt argument of mmengine': (

@@ -30,12 +30,22 @@ class Diary(OnlineDistiller):
         return dict(loss_nothing=0 * sum(z.sum() for z in records['logits']))
 
 
-def runner(work_dir, epochs, hooks=('mmrazor.ScheduleHook',), **options):
+def runner(
+    work_dir,
+    epochs=None,
+    iterations=None,
+    ramp_up_iters=None,
+    sampler='DefaultSampler',
+    hooks=('mmrazor.ScheduleHook', 'mmrazor.EpochSeedHook'),
+    **options,
+):
     """A runner whose epochs are two steps."""
+    by_epoch = dict(by_epoch=True, max_epochs=epochs)
+    by_iteration = dict(by_epoch=False, max_iters=iterations)
     return Runner(
         model=OnlineDistill(
             [STUDENT] * 2,
-            Diary(ramp_up_epochs=RAMP_UP),
+            Diary(ramp_up_epochs=RAMP_UP, ramp_up_iters=ramp_up_iters),
             data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
         ),
         work_dir=str(work_dir),
@@ -43,9 +53,9 @@ def runner(work_dir, epochs, hooks=('mmrazor.ScheduleHook',), **options):
             batch_size=5,
             num_workers=0,
             dataset=dict(type='mmpretrain.Digits', train_per_class=1, pipeline=PIPELINE),
-            sampler=dict(type='DefaultSampler', shuffle=True),
+            sampler=dict(type=sampler, shuffle=True),
         ),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        train_cfg=by_iteration if iterations else by_epoch,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
         custom_hooks=[dict(type=hook) for hook in hooks],
         experiment_name=work_dir.name,
@@ -88,6 +98,41 @@ def test_a_resumed_run_goes_on_at_its_epoch(tmp_path):
     runner(tmp_path / 'another', 1)
     resumed.train()
     assert resumed.model.distiller.weights == expected(2, 2)
+
+
+@pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
+def test_in_a_training_by_iterations_epochs_are_counted_by_the_data(tmp_path, sampler):
+    run = runner(tmp_path / 'run', iterations=7, sampler=sampler)
+    run.train()
+    assert run.model.distiller.weights == expected(0, 0.5, 1, 1.5, 2, 2.5, 3)
+
+
+@pytest.mark.parametrize('length', [dict(epochs=3), dict(iterations=6)], ids=str)
+def test_a_ramp_up_by_iterations(tmp_path, length):
+    run = runner(tmp_path / 'run', ramp_up_iters=4, **length)
+    run.train()
+    weights = [sigmoid_ramp_up(iteration, 4) for iteration in range(6)]
+    assert run.model.distiller.weights == weights and weights[-1] == 1
+
+
+@pytest.mark.parametrize(
+    'options, warning',
+    [
+        (dict(epochs=2), 'ramp_up_epochs=3, but the training has 2 epochs'),
+        (dict(iterations=5), 'ramp_up_epochs=3, but the training has 2.5 epochs'),
+        (dict(epochs=2, ramp_up_iters=5), 'ramp_up_iters=5, but the training has 4 iterations'),
+        (dict(epochs=2, ramp_up_iters=4), None),
+        (dict(iterations=6), None),
+    ],
+    ids=str,
+)
+def test_a_ramp_up_longer_than_the_training_is_warned_of(tmp_path, capsys, options, warning):
+    runner(tmp_path / 'run', **options).call_hook('before_train')
+    found = capsys.readouterr()
+    if warning is None:
+        assert 'never gets to its full weight' not in found.out + found.err
+    else:
+        assert warning in found.out + found.err
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
 """Makes what is random in an epoch a matter of the seed and the epoch alone."""
 
 import functools
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import set_random_seed
 from mmrazor.registry import HOOKS
+
+from ..position import by_iterations, is_infinite
 
 
 @HOOKS.register_module()
@@ -16,13 +20,63 @@ class EpochSeedHook(Hook):
     So a run that was stopped goes on as if it had not been, and methods that are compared at a
     seed see the same augmented images, however many random numbers their initial weights took.
     Workers that load data are seeded when they start: it needs ``persistent_workers=False``.
+
+    In a training by iterations, where a run may be stopped within an epoch, the seed is a matter of
+    the iteration as well. The images of an epoch and their order are those of a training by epochs,
+    and resuming does not read again what earlier epochs have read.
     """
 
     def before_train_epoch(self, runner) -> None:
         """Seed this process, and the workers that the epoch will start."""
-        entropy = (runner.seed, runner.epoch, get_rank())
-        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0] // 2)  # room for worker ids
-        set_random_seed(seed)
         loader = runner.train_dataloader
-        if isinstance(loader.worker_init_fn, functools.partial):
-            loader.worker_init_fn = functools.partial(loader.worker_init_fn, seed=seed)
+        if not by_iterations(runner):
+            seed_workers(runner, runner.epoch)
+            set_random_seed(seed_of(runner, runner.epoch))
+        elif is_infinite(loader):
+            started = runner.train_loop.dataloader_iterator
+            runner.train_loop.dataloader_iterator = seeded(runner, started, 0)
+        else:
+            runner.train_loop.dataloader_iterator = epoch_after_epoch(runner)
+
+
+def seed_of(runner, epoch: int, step: int = 0) -> int:
+    """Of this process, for a step of an epoch."""
+    entropy = (runner.seed, epoch, get_rank(), step)
+    # divided by two, so that there is room for the workers' numbers
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0] // 2)
+
+
+def seed_workers(runner, epoch: int) -> None:
+    """Seed the workers that will load the epoch's data."""
+    loader = runner.train_dataloader
+    if isinstance(loader.worker_init_fn, functools.partial):
+        loader.worker_init_fn = functools.partial(
+            loader.worker_init_fn, seed=seed_of(runner, epoch)
+        )
+
+
+def seeded(runner, batches: Iterator, epoch: int) -> Iterator:
+    """The batches of an epoch, with a seed for each: for its images and for its training step."""
+    for step in itertools.count():
+        set_random_seed(seed_of(runner, epoch, step))
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        yield batch
+
+
+def epoch_after_epoch(runner) -> Iterator:
+    """All batches of a training by iterations, from its first; None for those of epochs before.
+
+    To resume, mmengine's loop takes as many batches as have been trained, and drops them.
+    """
+    loader = runner.train_dataloader
+    resumed = runner.iter // len(loader)
+    yield from itertools.repeat(None, resumed * len(loader))
+    for epoch in itertools.count(resumed):
+        for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(epoch)
+        seed_workers(runner, epoch)
+        yield from seeded(runner, iter(loader), epoch)

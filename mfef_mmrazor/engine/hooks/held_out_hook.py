@@ -10,6 +10,7 @@ from mmrazor.registry import HOOKS
 from torch import Tensor
 
 from ...models.algorithms.online_distill import targets
+from ..position import by_iterations, steps_per_epoch
 from ..unwrap import unwrapped
 
 
@@ -50,6 +51,11 @@ class HeldOutHook(Hook):
         images = dict(train.dataset, pipeline=val.dataset.pipeline)
         held_out = dict(train, dataset=images, test_mode=True)
         self.dataloader = runner.build_dataloader(dict(val, dataset=held_out), seed=runner.seed)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        """In a training by iterations, begin an epoch."""
+        if by_iterations(runner) and runner.iter and runner.iter % steps_per_epoch(runner) == 0:
+            self.before_train_epoch(runner)
 
     @torch.no_grad()
     def before_train_epoch(self, runner) -> None:

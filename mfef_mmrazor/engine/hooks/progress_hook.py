@@ -1,6 +1,7 @@
 """A progress bar on a terminal; nothing anywhere else."""
 
 import logging
+import math
 import sys
 
 from mmengine.dist import is_main_process
@@ -9,6 +10,7 @@ from mmrazor.registry import HOOKS
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..position import by_iterations, steps_per_epoch
 from ..results import accuracies
 
 
@@ -58,9 +60,17 @@ class ProgressHook(Hook):
             self.progress.update(
                 self.task,
                 completed=runner.iter + 1,
-                epoch=f'{runner.epoch + 1}/{runner.max_epochs}',
+                epoch=self.epoch(runner),
                 loss=f'loss {outputs["loss"].item():.3f}',
             )
+
+    @staticmethod
+    def epoch(runner) -> str:
+        """The epoch the training is in, of how many."""
+        if not by_iterations(runner):
+            return f'{runner.epoch + 1}/{runner.max_epochs}'
+        steps = steps_per_epoch(runner)
+        return f'{runner.iter // steps + 1}/{math.ceil(runner.max_iters / steps)}'
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         """Show the accuracies."""

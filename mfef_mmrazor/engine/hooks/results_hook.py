@@ -9,8 +9,10 @@ from mmrazor.registry import HOOKS
 from rich.console import Console
 from rich.table import Table
 
+from ..position import by_iterations, epochs_over, position, steps_per_epoch
 from ..results import (
     METRIC,
+    UNITS,
     accuracies,
     deployed_size,
     draw_curves,
@@ -20,6 +22,7 @@ from ..results import (
     peak_memory_mb,
     primary_metric,
     summarize,
+    unit_of,
     write_json,
 )
 from ..unwrap import unwrapped
@@ -46,9 +49,10 @@ class ResultsHook(Hook):
 
     def before_train(self, runner) -> None:
         """Score the epoch a run is resumed from: its checkpoint was saved before it was scored."""
-        epoch = runner.epoch
-        missed = epoch and epoch not in [entry['epoch'] for entry in self.history]
-        due = epoch == runner.max_epochs or epoch % runner.val_interval == 0
+        ((unit, over),) = position(runner).items()
+        missed = over and over not in [entry.get(unit) for entry in self.history]
+        last = runner.max_iters if by_iterations(runner) else runner.max_epochs
+        due = over == last or over % runner.val_interval == 0
         if missed and due and runner.val_loop:
             runner.val_loop.run()
 
@@ -64,11 +68,12 @@ class ResultsHook(Hook):
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         """Add this epoch's accuracies to the history."""
-        found = accuracies(metrics or {})
+        found, now = accuracies(metrics or {}), position(runner)
         if found:
             self.metric = primary_metric(metrics or {}) or METRIC
-            earlier = [entry for entry in self.history if entry['epoch'] != runner.epoch]
-            self.history = [*earlier, dict(epoch=runner.epoch, **found)]
+            earlier = [entry for entry in self.history if not now.items() <= entry.items()]
+            self.history = [*earlier, {**now, **found}]
+        self._started = time.perf_counter()  # a training by iterations starts no other epoch
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the history into the checkpoint."""
@@ -102,12 +107,13 @@ class ResultsHook(Hook):
     def results(self, runner) -> dict:
         """The content of ``results.json``."""
         images = len(runner.train_dataloader.dataset)
-        seen = images * runner.epoch
+        seen = images * epochs_over(runner)
+        ((unit, over),) = position(runner).items()
         return dict(
             predictors=summarize(self.history),
             metric=self.metric,
             config=Path(runner.cfg.filename or '').name,
-            epochs=runner.epoch,
+            **{f'{unit}s': over},
             seed=runner.seed,
             train_images=images,
             training_losses=self.training_losses(runner),
@@ -122,7 +128,7 @@ class ResultsHook(Hook):
 
     def training_losses(self, runner) -> dict[str, float]:
         """Mean of each loss over the steps of the last epoch."""
-        steps = len(runner.train_dataloader)
+        steps = steps_per_epoch(runner)
         return {
             name.removeprefix('train/'): round(float(history.mean(steps)), 4)
             for name, history in runner.message_hub.log_scalars.items()
@@ -140,10 +146,11 @@ class ResultsHook(Hook):
     def table(self) -> Table:
         """Predictors and accuracies, as printed."""
         table = Table(title=metric_label(self.metric))
-        for column in ('predictor', 'last epoch', 'best epoch'):
+        unit = unit_of(self.history)
+        for column in ('predictor', f'last {UNITS[unit]}', f'best {UNITS[unit]}'):
             table.add_column(column, justify='left' if column == 'predictor' else 'right')
         for name, result in summarize(self.history).items():
             last, best = result['last'], result['best']
-            best_cell = f'{best["accuracy"]:.2f} (epoch {best["epoch"]})'
+            best_cell = f'{best["accuracy"]:.2f} ({UNITS[unit]} {best[unit]})'
             table.add_row(name, f'{last["accuracy"]:.2f}', best_cell)
         return table

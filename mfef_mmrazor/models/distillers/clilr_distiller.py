@@ -35,6 +35,7 @@ class CLILRDistiller(OnlineDistiller):
         num_students: m, filled in by :class:`OnlineDistill`.
         recorders: See :class:`OnlineDistiller`.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
         ValueError: ``tau`` is not positive; or, at the first step, there are fewer than two
@@ -59,8 +60,9 @@ class CLILRDistiller(OnlineDistiller):
         num_students: int = 3,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         self.loss_transfer = build_loss(
             loss_transfer, 'KLDivergence', tau, teacher_detach=detach_targets
         )

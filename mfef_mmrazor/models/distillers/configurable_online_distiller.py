@@ -42,6 +42,7 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
         num_students: m, filled in by :class:`OnlineDistill`.
         recorders: See :class:`OnlineDistiller`.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
         KeyError: A source, a mapping, ``ramped_losses`` or ``fused`` names something that is not
@@ -79,8 +80,9 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
         num_students: int = 2,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         connectors = {name: dict(cfg) for name, cfg in (connectors or {}).items()}
         self.inputs = {name: cfg.pop('inputs', None) for name, cfg in connectors.items()}
         self.mappings = loss_forward_mappings

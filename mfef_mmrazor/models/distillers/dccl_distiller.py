@@ -100,6 +100,7 @@ class DCCLDistiller(OnlineDistiller):
         recorders: See :class:`OnlineDistiller`; beside the usual ones, ``stage1`` and ``stage2``
             are the maps of the stages before the last.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
         ValueError: ``in_channels`` has not three numbers, ``strides`` not two, or ``tau`` is not
@@ -138,8 +139,9 @@ class DCCLDistiller(OnlineDistiller):
         num_students: int = 2,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         self.num_classes = num_classes
         self.in_channels, *others = stages_per_student(in_channels, len(self.stages), num_students)
         if any(channels != self.in_channels for channels in others):

@@ -52,6 +52,7 @@ class DCMDistiller(OnlineDistiller):
         recorders: See :class:`OnlineDistiller`; beside the usual ones, ``stage1`` and ``stage2``
             are the maps of the hidden stages.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
         ValueError: ``in_channels`` is not a pair for each student, or ``tau`` is not positive; or,
@@ -83,8 +84,9 @@ class DCMDistiller(OnlineDistiller):
         num_students: int = 2,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         self.num_classes = num_classes
         self.in_channels = stages_per_student(in_channels, len(HIDDEN_STAGES), num_students)
         self.classifiers = ModuleList(

@@ -65,6 +65,7 @@ class DKELDistiller(OnlineDistiller):
         recorders: See :class:`OnlineDistiller`; beside the usual ones, ``image`` is what the
             student sees.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
         ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
@@ -110,8 +111,9 @@ class DKELDistiller(OnlineDistiller):
         num_students: int = 3,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         if not 0 < momentum < 1:
             raise ValueError(
                 f"momentum={momentum}, the share of a student's weights in a step of its mean "

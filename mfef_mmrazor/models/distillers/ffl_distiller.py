@@ -41,6 +41,7 @@ class FFLDistiller(OnlineDistiller):
         num_students: m, filled in by :class:`OnlineDistill`.
         recorders: See :class:`OnlineDistiller`.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
         ValueError: ``in_channels`` names another number of students, or ``tau`` is not positive;
@@ -69,8 +70,9 @@ class FFLDistiller(OnlineDistiller):
         num_students: int = 2,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         self.num_classes = num_classes
         self.detach_features = detach_features
         self.adapters = MapAdapters(one_per_student(in_channels, num_students))

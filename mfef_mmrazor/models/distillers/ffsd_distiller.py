@@ -116,6 +116,7 @@ class FFSDDistiller(OnlineDistiller):
         recorders: See :class:`OnlineDistiller`; beside the usual ones, ``stage1`` and ``stage2``
             are the maps of the stages before the last.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
         ValueError: There are fewer than three students, ``in_channels`` has not three numbers, or
@@ -165,8 +166,9 @@ class FFSDDistiller(OnlineDistiller):
         num_students: int = 3,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         if num_students < 3:
             raise ValueError(
                 f'FFSD has a leader and at least two common students, so at least 3 students, but '

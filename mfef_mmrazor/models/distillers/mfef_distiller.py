@@ -59,6 +59,7 @@ class MFEFDistiller(OnlineDistiller):
         num_students: m, filled in by :class:`OnlineDistill`.
         recorders: See :class:`OnlineDistiller`.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     In every config of a part, ``type`` and what is known here (channels, tau) may be left out.
 
@@ -103,8 +104,9 @@ class MFEFDistiller(OnlineDistiller):
         num_students: int = 2,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         self.num_classes = num_classes
         self.detach_features = detach_features
         self.adapters = MapAdapters(one_per_student(in_channels, num_students))

@@ -41,6 +41,7 @@ class OKDDipDistiller(OnlineDistiller):
         num_students: m, the leader included, at least 3; filled in by :class:`OnlineDistill`.
         recorders: See :class:`OnlineDistiller`.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
         ValueError: There are fewer than three students, ``reduction`` is not between 1 and
@@ -71,8 +72,9 @@ class OKDDipDistiller(OnlineDistiller):
         num_students: int = 3,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         if num_students < 3:
             raise ValueError(
                 f'OKDDip has a leader and at least two peers, so at least 3 students, but there '

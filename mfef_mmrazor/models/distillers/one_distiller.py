@@ -53,6 +53,7 @@ class ONEDistiller(OnlineDistiller):
         num_students: m, filled in by :class:`OnlineDistill`.
         recorders: See :class:`OnlineDistiller`.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
         ValueError: ``in_channels`` names another number of students, or ``tau`` is not positive;
@@ -83,8 +84,9 @@ class ONEDistiller(OnlineDistiller):
         num_students: int = 2,
         recorders: dict | Sequence[dict] | None = None,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         self.in_channels = one_per_student(in_channels, num_students)
         self.detach_features = detach_features
         self.gate = nn.Sequential(

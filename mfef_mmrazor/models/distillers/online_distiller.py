@@ -151,9 +151,10 @@ class OnlineDistiller(BaseDistiller):
             for all students, or a list with one for each.
         ramp_up_epochs: R, the epochs over which :meth:`ramp_up` rises to 1; 0 for none.
         init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
-        ValueError: ``ramp_up_epochs`` is no number or negative, or the list of recorders is of
+        ValueError: A ramp-up is no number or negative, or the list of recorders is of
             another length than ``num_students``, or the students' recorders have different names.
     """
 
@@ -177,11 +178,16 @@ class OnlineDistiller(BaseDistiller):
         recorders: dict | Sequence[dict] | None = None,
         ramp_up_epochs: float = 0,
         init_cfg: dict | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(init_cfg)
         sigmoid_ramp_up(0, ramp_up_epochs)  # raises if it is negative
+        whole = isinstance(ramp_up_iters, int) and ramp_up_iters >= 0
+        if ramp_up_iters is not None and not whole:
+            raise ValueError(f'ramp_up_iters={ramp_up_iters!r}, expected a whole number, 0 or more')
         self.num_students = num_students
         self.ramp_up_epochs = ramp_up_epochs
+        self.ramp_up_iters = ramp_up_iters
         self.progress: Progress | None = None  # set by ScheduleHook
         if not isinstance(recorders, Sequence):
             recorders = [recorders or {}] * num_students
@@ -268,6 +274,8 @@ class OnlineDistiller(BaseDistiller):
 
     def ramp_up(self) -> float:
         """Weight of the distillation at this point of the training, see ``sigmoid_ramp_up``."""
+        if self.ramp_up_iters is not None:
+            return sigmoid_ramp_up(self.iteration(), self.ramp_up_iters)
         return sigmoid_ramp_up(self.epoch(), self.ramp_up_epochs)
 
     def epoch(self) -> float:
@@ -278,6 +286,12 @@ class OnlineDistiller(BaseDistiller):
         if self.progress is not None:
             return self.progress.epoch
         return MessageHub.get_current_instance().get_info('epoch', 0)
+
+    def iteration(self) -> int:
+        """Steps of the training that are over, from 0; likewise."""
+        if self.progress is not None:
+            return self.progress.iteration
+        return MessageHub.get_current_instance().get_info('iter', 0)
 
     def check_recorders(self, students: Sequence[nn.Module]) -> None:
         """Raise a ``KeyError`` for the first recorder without a source in its student."""
