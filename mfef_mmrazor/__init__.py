@@ -3,11 +3,17 @@
 Importing this package makes mmrazor importable on today's torch and registers all of its parts.
 """
 
-from . import compat
+import sys
+
 from .version import __version__
 
-compat.apply()
+# `python -m mfef_mmrazor.doctor` imports this file first, with '-m' in the place of the script's
+# name. The doctor is for environments in which nothing below can be imported.
+if not (sys.argv[:1] == ['-m'] and 'mfef_mmrazor.doctor' in sys.orig_argv):
+    from . import compat
 
-from . import datasets, engine, models  # noqa: E402  (mmrazor imports only after compat)
+    compat.apply()
+
+    from . import datasets, engine, models  # mmrazor imports only after compat
 
 __all__ = ['__version__', 'datasets', 'engine', 'models']

@@ -18,6 +18,14 @@ from typing import Any
 INSTALL = 'pip install "mfef_mmrazor[openmmlab]"'
 TABLES = 'mmrazor.structures.quantization'
 
+changes: list[str] = []
+"""What was repaired in this process, in words."""
+
+
+def _changed(what: str) -> None:
+    if what not in changes:
+        changes.append(what)
+
 
 def apply() -> None:
     """Repair what is broken, then import mmrazor. ``import mfef_mmrazor`` calls it.
@@ -78,6 +86,7 @@ def import_quantization_tables() -> None:
             raise
     import torch
 
+    _changed("mmrazor's quantization tables are left empty, as on torch < 1.13")
     mmrazor: Any = importlib.import_module('mmrazor')
     real = mmrazor.digit_version
     mmrazor.digit_version = lambda version: real(
@@ -131,6 +140,7 @@ def repair_inplace() -> None:
             if hasattr(module, 'inplace'):
                 setattr(module, 'inplace', False)  # noqa: B010 (not a parameter or submodule)
 
+    _changed("mmrazor's algorithms switch in-place activations off again")
     BaseAlgorithm.set_module_inplace_false = set_module_inplace_false
 
 
@@ -147,6 +157,7 @@ def allow_checkpoints() -> None:
 
     if digit_version(torch.__version__) < digit_version('2.6'):
         return
+    _changed("torch.load reads mmengine's log buffers in its safe mode")
     # in numpy 1 these are in numpy.core; the name a pickle has depends on the numpy that wrote it
     multiarray: Any = getattr(np, '_core', None) or np.core
     functions = {
@@ -183,6 +194,7 @@ def replace_pkg_resources() -> None:
     """
     if find_spec('pkg_resources') is not None:
         return
+    _changed('mmengine finds installed packages without pkg_resources')
     for name in ('utils', 'utils.package_utils', 'config.config', 'config.utils', 'hub.hub'):
         module = importlib.import_module(f'mmengine.{name}')
         for function in (is_installed, get_installed_path):

@@ -75,8 +75,9 @@ def epoch_after_epoch(runner) -> Iterator:
     resumed = runner.iter // len(loader)
     yield from itertools.repeat(None, resumed * len(loader))
     for epoch in itertools.count(resumed):
-        for sampler in (loader.sampler, getattr(loader.batch_sampler, 'sampler', None)):
-            if hasattr(sampler, 'set_epoch'):
-                sampler.set_epoch(epoch)
+        for holder in (loader, loader.batch_sampler):
+            set_epoch = getattr(getattr(holder, 'sampler', None), 'set_epoch', None)
+            if set_epoch is not None:
+                set_epoch(epoch)
         seed_workers(runner, epoch)
         yield from seeded(runner, iter(loader), epoch)
