@@ -6,8 +6,8 @@ from .hooks import (
     EpochSeedHook,
     HeldOutHook,
     ProgressHook,
+    RampUpHook,
     ResultsHook,
-    ScheduleHook,
 )
 from .loops import OnlineDistillTestLoop, OnlineDistillValLoop
 from .optim_wrapper import BFloat16OptimWrapper
@@ -24,5 +24,5 @@ __all__ = [
     'OnlineDistillValLoop',
     'ProgressHook',
     'ResultsHook',
-    'ScheduleHook',
+    'RampUpHook',
 ]

@@ -222,9 +222,9 @@ def test_a_ramp_up_longer_than_the_training_is_warned_of(finished, tmp_path, cap
     assert 'ramp_up_epochs=80, but the training has 2 epochs' in capsys.readouterr().out
 
 
-def test_a_config_without_the_schedule_hook_gets_it(tmp_path):
+def test_a_config_without_the_ramp_up_hook_gets_it(tmp_path):
     runner = train(config(tmp_path, train_cfg__max_epochs=1, custom_hooks=[]))
-    assert [type(hook).__name__ for hook in runner.hooks].count('ScheduleHook') == 1
+    assert [type(hook).__name__ for hook in runner.hooks].count('RampUpHook') == 1
 
 
 def test_one_student_only_and_other_classes(tmp_path, capsys):

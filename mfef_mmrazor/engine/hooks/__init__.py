@@ -5,8 +5,8 @@ from .distiller_update_hook import DistillerUpdateHook
 from .epoch_seed_hook import EpochSeedHook
 from .held_out_hook import HeldOutHook
 from .progress_hook import ProgressHook
+from .ramp_up_hook import RampUpHook
 from .results_hook import ResultsHook
-from .schedule_hook import ScheduleHook
 
 __all__ = [
     'ChannelsLastHook',
@@ -17,5 +17,5 @@ __all__ = [
     'HeldOutHook',
     'ProgressHook',
     'ResultsHook',
-    'ScheduleHook',
+    'RampUpHook',
 ]

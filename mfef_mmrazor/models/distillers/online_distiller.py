@@ -188,7 +188,7 @@ class OnlineDistiller(BaseDistiller):
         self.num_students = num_students
         self.ramp_up_epochs = ramp_up_epochs
         self.ramp_up_iters = ramp_up_iters
-        self.progress: Progress | None = None  # set by ScheduleHook
+        self.progress: Progress | None = None  # set by RampUpHook
         if not isinstance(recorders, Sequence):
             recorders = [recorders or {}] * num_students
         if len(recorders) != num_students:
@@ -279,7 +279,7 @@ class OnlineDistiller(BaseDistiller):
         return sigmoid_ramp_up(self.epoch(), self.ramp_up_epochs)
 
     def epoch(self) -> float:
-        """Epochs of the training that are over, from 0: what ScheduleHook tells of its runner.
+        """Epochs of the training that are over, from 0: what RampUpHook tells of its runner.
 
         Where that hook is missing: what mmengine has recorded, of the runner built last.
         """

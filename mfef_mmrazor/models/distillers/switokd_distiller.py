@@ -120,8 +120,9 @@ class SwitOKDDistiller(OnlineDistiller):
 
     def mean_of_epoch(self, share: float) -> float:
         """Mean over the batches since the epoch began (mmengine's log shows the last value)."""
-        if self.epoch() != self.counted_epoch:
-            self.counted_epoch, self.shares = self.epoch(), []
+        epoch = int(self.epoch())  # it has fractions in a training by iterations
+        if epoch != self.counted_epoch:
+            self.counted_epoch, self.shares = epoch, []
         self.shares.append(share)
         return sum(self.shares) / len(self.shares)
 

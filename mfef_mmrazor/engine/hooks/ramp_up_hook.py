@@ -10,7 +10,7 @@ from ..unwrap import unwrapped
 
 
 @HOOKS.register_module()
-class ScheduleHook(Hook):
+class RampUpHook(Hook):
     """Before every step, the distiller gets the epoch and the iteration of its own runner.
 
     The ramp-up goes by them. In a training by iterations, an epoch is as many as the data loader

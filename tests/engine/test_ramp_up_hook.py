@@ -36,7 +36,7 @@ def runner(
     iterations=None,
     ramp_up_iters=None,
     sampler='DefaultSampler',
-    hooks=('mmrazor.ScheduleHook', 'mmrazor.EpochSeedHook'),
+    hooks=('mmrazor.RampUpHook', 'mmrazor.EpochSeedHook'),
     **options,
 ):
     """A runner whose epochs are two steps."""
