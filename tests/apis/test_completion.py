@@ -38,7 +38,8 @@ def test_loops_are_added_where_none_is_named():
 def test_hooks_are_added_once(caplog):
     cfg = online(val_cfg=dict(type=OnlineDistillValLoop), custom_hooks=[dict(type=ResultsHook)])
     complete_hooks(cfg, 'stretch')
-    added = ['mmrazor.ContinuedScheduleHook', 'mmrazor.DistillerUpdateHook']
+    names = ('ContinuedScheduleHook', 'DataCheckHook', 'RampUpHook', 'DistillerUpdateHook')
+    added = [f'mmrazor.{name}' for name in names]
     assert [hook['type'] for hook in cfg.custom_hooks] == [ResultsHook, *added]
     assert cfg.custom_hooks[1]['how'] == 'stretch'
     before = cfg.to_dict()

@@ -96,11 +96,10 @@ def test_a_resumed_run_gives_the_numbers_of_an_uninterrupted_one(tmp_path, optio
 
 def test_an_epoch_is_the_same_images_in_the_same_order_as_by_epochs(tmp_path):
     """At a constant weight and learning rate the losses of all steps are equal."""
-    common = {**SMALL, 'train_dataloader.num_workers': 1, 'model.distiller.ramp_up_epochs': 0}
-    common['param_scheduler'] = None
-    iterations = train(config(tmp_path, common))
+    common = {**SMALL, 'train_dataloader.num_workers': 1, 'param_scheduler': None}
+    iterations = train(load_config(by_iterations(tmp_path, 'dml'), tmp_path / 'run', common))
     options = {**common, 'train_cfg.max_epochs': 3}
-    epochs = train(load_config(shipped('mfef'), tmp_path / 'epochs', options))
+    epochs = train(load_config(shipped('dml'), tmp_path / 'epochs', options))
     expected = losses(epochs)
     assert {name: values[:6] for name, values in losses(iterations).items()} == expected
     assert len(expected['train/loss']) == 6
