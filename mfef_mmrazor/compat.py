@@ -5,11 +5,14 @@ nothing where that break is not.
 """
 
 import importlib
+import logging
 import os
 import pickle
 import sys
 import types
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +20,9 @@ from typing import Any
 
 INSTALL = 'pip install "mfef_mmrazor[openmmlab]"'
 TABLES = 'mmrazor.structures.quantization'
+NEWEST_MMCV = '2.1.0'
+"""The newest that mmrazor accepts by itself."""
+NEWEST_TESTED = dict(torch='2.14.1', mmengine='0.10.12', mmcv='2.3.6', mmpretrain='1.3.6')
 
 changes: list[str] = []
 """What was repaired in this process, in words."""
@@ -35,6 +41,7 @@ def apply() -> None:
             was half-imported before; the message says what to do.
     """
     import_mmrazor()
+    warn_of_untested()
     import_quantization_tables()
     import_registered_parts()
     repair_inplace()
@@ -55,10 +62,47 @@ def import_mmrazor() -> None:
             # mmcv-lite warns about an operator that only detection models use
             warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
             importlib.import_module('mmcv.cnn.bricks.transformer')
-        importlib.import_module('mmrazor')
-    except AssertionError as error:  # mmrazor's own check of versions
+        importlib.import_module('mmpretrain')
+        with accepted_mmcv():
+            importlib.import_module('mmrazor')
+    except AssertionError as error:  # their own checks of versions
         wrong = 'mmcv' if 'MMCV' in str(error) else 'mmengine'
         raise ImportError(f'{error} Repair: {_repair(wrong)}', name=wrong) from None
+
+
+@contextmanager
+def accepted_mmcv() -> Iterator[None]:
+    """Let mmrazor import with an mmcv that is newer than its newest, if mmpretrain accepts it.
+
+    Only for this import mmcv passes for that one; afterwards all versions are told as they are.
+    """
+    mmcv: Any = importlib.import_module('mmcv')
+    digit_version = importlib.import_module('mmengine.utils').digit_version
+    real = mmcv.__version__
+    if digit_version(real) <= digit_version(NEWEST_MMCV):
+        yield
+        return
+    _changed(f'mmrazor accepts mmcv {real}')
+    mmcv.__version__ = NEWEST_MMCV
+    try:
+        yield
+    finally:
+        mmcv.__version__ = real
+    importlib.import_module('mmrazor').mmcv_version = digit_version(real)  # type: ignore
+
+
+def warn_of_untested() -> None:
+    """One line for packages that are newer than what this was tested with."""
+    digit_version = importlib.import_module('mmengine.utils').digit_version
+    newer = []
+    for name, tested in NEWEST_TESTED.items():
+        version = importlib.import_module(name).__version__.split('+')[0]
+        if digit_version(version) > digit_version(tested):
+            newer.append(f'{name} {version} (tested up to {tested})')
+    if newer:
+        logging.getLogger('mfef_mmrazor').warning(
+            'newer than what mfef_mmrazor was tested with: %s', ', '.join(newer)
+        )
 
 
 def _repair(name: str) -> str:
@@ -158,6 +202,7 @@ def allow_checkpoints() -> None:
     if digit_version(torch.__version__) < digit_version('2.6'):
         return
     _changed("torch.load reads mmengine's log buffers in its safe mode")
+    refuse_unsafe_loading()
     # in numpy 1 these are in numpy.core; the name a pickle has depends on the numpy that wrote it
     multiarray: Any = getattr(np, '_core', None) or np.core
     functions = {
@@ -176,6 +221,21 @@ def allow_checkpoints() -> None:
             (history_buffer_method, 'builtins.getattr'),
         ]
     )
+
+
+def refuse_unsafe_loading() -> None:
+    """Keep OneDL's mmengine from reading a refused checkpoint again, without the safe mode."""
+    import torch
+    from mmengine.runner import checkpoint
+
+    if not hasattr(checkpoint, '_safe_torch_load'):
+        return
+
+    def load(file, map_location=None, weights_only=None):
+        return torch.load(file, map_location=map_location, weights_only=weights_only is not False)
+
+    _changed("mmengine's loader never leaves the safe mode by itself")
+    checkpoint._safe_torch_load = load
 
 
 def history_buffer_method(owner: Any, name: str) -> Any:
