@@ -4,6 +4,7 @@ The only file that knows which versions are installed. Each function repairs one
 nothing where that break is not.
 """
 
+import functools
 import importlib
 import logging
 import os
@@ -46,6 +47,7 @@ def apply() -> None:
     import_registered_parts()
     repair_inplace()
     allow_checkpoints()
+    read_urls_safely()
     replace_pkg_resources()
     announce_configs()
 
@@ -245,6 +247,17 @@ def history_buffer_method(owner: Any, name: str) -> Any:
     if owner is HistoryBuffer and name in ('mean', 'max', 'min', 'current'):
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f'the checkpoint asks for {name!r} of {owner!r}: refused')
+
+
+def read_urls_safely() -> None:
+    """Let mmengine read checkpoints from URLs in torch's safe mode as well.
+
+    Its function for them, torch's ``load_url``, runs what a file asks for unless told otherwise.
+    """
+    from torch.utils.model_zoo import load_url
+
+    checkpoint: Any = importlib.import_module('mmengine.runner.checkpoint')
+    checkpoint.load_url = functools.partial(load_url, weights_only=True)
 
 
 def replace_pkg_resources() -> None:

@@ -11,6 +11,7 @@ from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
 
 from mfef_mmrazor.apis.checkpoints import check_teacher
+from mfef_mmrazor.apis.config_keys import check_keys
 from mfef_mmrazor.models.builder import build
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -22,6 +23,7 @@ SIZES = dict(digits=16, in1k=64, folder=64)  # enough for a last map of 2x2; els
 def test_config_builds_and_takes_a_step(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = Config.fromfile(CONFIGS / config)
+    check_keys(cfg)
     assert cfg.custom_imports.imports == ['mfef_mmrazor']
     assert len((CONFIGS / config).read_text().splitlines()) < 60
     batch_size, epochs = map(

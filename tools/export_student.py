@@ -23,11 +23,15 @@ def main() -> None:
         '--ensemble', action='store_true', help="also the mean of all students' logits"
     )
     parser.add_argument('--fused', action='store_true', help='also the fused classifier')
+    parser.add_argument(
+        '--allow-import', nargs='+', default=[], metavar='MODULE',
+        help='modules to import for classes that the config in the checkpoint names',
+    )  # fmt: skip
     args = parser.parse_args()
     with user_errors():
         export(
             args.checkpoint, args.out, args.student, args.format.split(','), args.config,
-            args.ensemble, args.fused,
+            args.ensemble, args.fused, args.allow_import,
         )  # fmt: skip
 
 

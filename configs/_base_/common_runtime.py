@@ -19,6 +19,7 @@ custom_hooks = [
     dict(type='mmrazor.EpochSeedHook'),
     dict(type='mmrazor.RampUpHook'),
     dict(type='mmrazor.DistillerUpdateHook'),
+    dict(type='mmrazor.PlainLogHook'),
     dict(type='mmrazor.ProgressHook'),
     dict(type='mmrazor.ResultsHook'),
 ]

@@ -1,38 +1,40 @@
 """Reads checkpoints, and builds the models that they belong to."""
 
-import ast
 import copy
 import json
-import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.runner.checkpoint import _load_checkpoint
-from mmengine.utils import import_modules_from_strings
 from mmrazor.registry import MODELS
 from torch import nn
 
 from ..engine.results import History
 from ..models.algorithms import OnlineDistill
+from ..safe_load import safe_load, weights_of
 from .config import load_config
+from .stored_config import read_stored_config
 from .student_config import default_scope, without_initial_weights
 
 
-def read_checkpoint(checkpoint: Path, config: str | Path | None) -> tuple[dict, dict]:
-    """The checkpoint, and the training config; what that imports is imported."""
-    if not checkpoint.is_file():
-        raise FileNotFoundError(f'checkpoint not found: {checkpoint}')
-    try:
-        stored = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f'{checkpoint} cannot be read as a checkpoint: {reason}') from None
-    if not isinstance(stored, dict) or 'state_dict' not in stored:
-        found = sorted(map(str, stored))[:8] if isinstance(stored, dict) else type(stored).__name__
+def read_checkpoint(
+    checkpoint: Path, config: str | Path | None, allow_imports: Sequence[str] = ()
+) -> tuple[dict, dict]:
+    """The checkpoint, and the training config: the user's, else the one stored in the checkpoint.
+
+    Raises:
+        FileNotFoundError: One of the files is not there.
+        ValueError: The checkpoint cannot be read as data, or its config names what is not a
+            registered class, or it is not of an :class:`OnlineDistill`.
+        ImportError: A package of ``allow_imports`` is not there.
+    """
+    stored = safe_load(checkpoint)
+    if 'state_dict' not in stored:
         raise ValueError(
-            f"{checkpoint} is no checkpoint of mmengine's: found {found}, expected a state_dict"
+            f"{checkpoint} is no checkpoint of mmengine's: found "
+            f'{sorted(map(str, stored))[:8]}, expected a state_dict'
         )
     if config is not None:
         cfg = load_config(config).to_dict()
@@ -40,8 +42,7 @@ def read_checkpoint(checkpoint: Path, config: str | Path | None) -> tuple[dict, 
         text = stored.get('meta', {}).get('cfg')
         if not isinstance(text, str):
             raise ValueError(f'{checkpoint} has no training config in it: give it with --config')
-        cfg = _literals(text, checkpoint)
-        _import(cfg.get('custom_imports') or {})
+        cfg = read_stored_config(text, checkpoint, allow_imports)
     model = cfg.get('model') or {}
     if 'students' not in model:
         raise ValueError(
@@ -51,51 +52,22 @@ def read_checkpoint(checkpoint: Path, config: str | Path | None) -> tuple[dict, 
     return stored, cfg
 
 
-def _literals(text: str, checkpoint: Path) -> dict:
-    """A config as mmengine stores it: assignments of literals and ``dict(...)``.
-
-    It is not run as Python, so that a checkpoint from elsewhere can do no harm.
-    """
-
-    class DictCalls(ast.NodeTransformer):
-        def visit_Call(self, node: ast.Call) -> ast.expr:  # noqa: N802 (ast's name)
-            self.generic_visit(node)
-            named = isinstance(node.func, ast.Name) and node.func.id == 'dict'
-            if not named or any(keyword.arg is None for keyword in node.keywords):
-                return node
-            if node.args:  # dict({...}), where a key has a dot
-                return node.args[0] if len(node.args) == 1 and not node.keywords else node
-            keys: list = [ast.Constant(keyword.arg) for keyword in node.keywords]
-            return ast.Dict(keys, [keyword.value for keyword in node.keywords])
-
-    try:
-        return {
-            statement.targets[0].id: ast.literal_eval(statement.value)  # type: ignore[attr-defined]
-            for statement in DictCalls().visit(ast.parse(text)).body
-        }
-    except (SyntaxError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f'the training config in {checkpoint} is not one that mmengine writes ({error}): '
-            'give it with --config'
-        ) from None
-
-
-def _import(custom_imports: dict) -> None:
-    try:
-        if custom_imports:
-            import_modules_from_strings(**custom_imports)
-    except ImportError as error:
-        raise ImportError(
-            f"{error}, which is in the training config's custom_imports: install it, or put its "
-            'folder on PYTHONPATH'
-        ) from None
+def class_names(stored: dict) -> Sequence[str] | None:
+    """Names of the classes, as the training data had them; None if the checkpoint has none."""
+    names = (stored.get('meta', {}).get('dataset_meta') or {}).get('classes')
+    # a config file is written with them, in which mmengine would replace {{...}}
+    if isinstance(names, (list, tuple)) and all(
+        isinstance(name, str) and '{{' not in name for name in names
+    ):
+        return names
+    return None
 
 
 def build_trained(stored: dict, cfg: dict) -> OnlineDistill:
     """The algorithm with the checkpoint's weights, ready to predict."""
     with torch.random.fork_rng(), default_scope(cfg):
         algorithm = MODELS.build(without_initial_weights(cfg['model']))
-    algorithm.load_state_dict(stored['state_dict'])
+    _load_weights(algorithm, stored, 'the checkpoint is of another network than its config')
     return algorithm.eval()
 
 
@@ -127,8 +99,13 @@ def check_model(cfg: Config) -> nn.Module:
     path = cfg.get('load_from')
     if not path:
         return model
-    _check_file(path, f'checkpoint not found: {path}')
-    stored = _load_into(model, path, 'the model of this config')
+    stored = safe_load(path)
+    _load_weights(model, stored, f'{path} is no checkpoint of the model of this config')
+    if cfg.get('resume') and 'config' in stored.get('meta', {}):
+        raise ValueError(
+            f'{path} is refused: mmengine would run the text in its meta.config to resume from it. '
+            'Start from its weights alone: load_from'
+        )
     was, now = stored.get('meta', {}).get('seed'), cfg.get('randomness', {}).get('seed')
     if cfg.get('resume') and None not in (was, now) and was != now:
         raise ValueError(
@@ -159,8 +136,11 @@ def check_teacher(cfg: Config) -> None:
         if 'init_cfg' in cfg.model.teacher or cfg.model.teacher.get('pretrained'):
             return
         raise ValueError(f'the teacher has no weights (model.teacher_ckpt={path}); {hint}')
-    _check_file(path, f'teacher not found: {path}; {hint}')
-    _load_into(teacher, path, f'model.teacher; {hint}')
+    try:
+        stored = safe_load(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f'teacher not found: {path}; {hint}') from None
+    _load_weights(teacher, stored, f'{path} is no checkpoint of model.teacher; {hint}')
 
 
 def _built(model_cfg: dict) -> nn.Module:
@@ -168,21 +148,18 @@ def _built(model_cfg: dict) -> nn.Module:
     handlers, logger.handlers = logger.handlers, []  # maybe the log of an earlier run
     try:
         with torch.random.fork_rng():  # the run itself starts from the seed, not from here
-            return MODELS.build(copy.deepcopy(model_cfg))
+            model = MODELS.build(copy.deepcopy(model_cfg))
+            if hasattr(model, 'init_weights'):
+                model.init_weights()  # reads the checkpoints in init_cfg
+            return model
     finally:
         logger.handlers = handlers
 
 
-def _check_file(path: str, message: str) -> None:
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(message)
-
-
-def _load_into(model: nn.Module, path: str, expected: str) -> dict:
+def _load_weights(model: nn.Module, stored: dict, message: str) -> None:
+    """Load all weights, no more and no fewer; ``message`` begins what is raised otherwise."""
     try:
-        stored = _load_checkpoint(path, map_location='cpu')
-        model.load_state_dict(stored.get('state_dict', stored))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
+        model.load_state_dict(weights_of(stored))
+    except (RuntimeError, AttributeError) as error:
         reason = ' '.join(str(error).split())[:300]
-        raise ValueError(f'{path} is no checkpoint of {expected}: {reason}') from None
-    return stored
+        raise ValueError(f'{message}: {reason}') from None

@@ -41,7 +41,7 @@ def complete_hooks(cfg: Config, schedule: str | None = None) -> None:
     hooks = list(cfg.get('custom_hooks') or [])
     for name in (
         'ContinuedScheduleHook', 'DataCheckHook', 'RampUpHook', 'DistillerUpdateHook',
-        'ResultsHook',
+        'PlainLogHook', 'ResultsHook',
     ):  # fmt: skip
         if not any(is_called(hook.get('type'), name) for hook in hooks):
             hooks.append(dict(type=f'mmrazor.{name}'))

@@ -11,17 +11,7 @@ from mmengine.logging import print_log
 
 from ..models.builder import nearest
 from .completion import complete_loops, duplicate_keys, is_called
-
-# what Runner.from_cfg reads, and what else OpenMMLab's own configs have at the top level
-KNOWN_KEYS = {
-    'auto_scale_lr', 'cfg', 'custom_hooks', 'custom_imports', 'data_preprocessor', 'default_hooks',
-    'default_scope', 'env_cfg', 'experiment_name', 'find_unused_parameters',
-    'launcher', 'load_from', 'log_level',
-    'log_processor', 'model', 'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler',
-    'randomness', 'resume', 'runner_type', 'test_cfg', 'test_dataloader', 'test_evaluator',
-    'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader', 'val_evaluator', 'vis_backends',
-    'visualizer', 'work_dir',
-}  # fmt: skip
+from .config_keys import KNOWN_KEYS, check_keys
 
 
 def load_config(
@@ -44,7 +34,7 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such file.
-        KeyError: A top-level key is unknown and looks like a misspelt one, or an option is of none.
+        KeyError: A key looks like a misspelt one, or an option is of none.
         ValueError: The file is no Python, or uses a name that it does not set; or two of its bases
             set the same key; or ``amp`` is asked for, but the config has an optimizer wrapper of
             its own.
@@ -57,9 +47,9 @@ def load_config(
         raise ValueError(f'{config}: {error}') from None
     except KeyError as error:
         raise duplicate_keys(config, error) from None
-    check_config(cfg)
     check_options(cfg_options or {}, cfg)
     cfg.merge_from_dict(cfg_options or {})
+    check_keys(cfg)
     complete_loops(cfg)
     cfg.launcher = launcher
     if work_dir is not None:
@@ -115,21 +105,6 @@ def use_iterations(cfg: Config) -> None:
     logger = hooks.setdefault('logger', dict(type='LoggerHook'))
     logger.setdefault('log_metric_by_epoch', False)
     cfg.setdefault('log_processor', {}).setdefault('by_epoch', False)
-
-
-def check_config(cfg: Config) -> None:
-    """Raise a ``KeyError`` for a top-level key that looks like a misspelt one.
-
-    mmengine accepts ``param_schedulers`` in silence, and trains without a schedule. Helper
-    variables of a config's own are left alone.
-    """
-    for key in set(cfg.keys()) - KNOWN_KEYS:
-        hint = nearest(key, KNOWN_KEYS, cutoff=0.85)
-        if hint:
-            raise KeyError(
-                f'unknown top-level key {key!r} in the config{hint}. '
-                'If it is a variable of your own, give it a name less like them.'
-            )
 
 
 def check_options(options: dict, cfg: Config) -> None:

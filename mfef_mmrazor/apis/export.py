@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..engine.results import UNITS, unit_of
 from ..models.algorithms import OnlineDistill
-from .checkpoints import build_trained, read_checkpoint, validation_record
+from .checkpoints import build_trained, class_names, read_checkpoint, validation_record
 from .checks import check_folder
 from .formats import Predictor, check_formats, write
 from .student_config import deployed_student, input_shape, preprocessor_config
@@ -25,6 +25,7 @@ def export(
     config: str | Path | None = None,
     ensemble: bool = False,
     fused: bool = False,
+    allow_imports: Sequence[str] = (),
 ) -> list[Path]:
     """Write students of a checkpoint as plain networks, and check what was written.
 
@@ -61,6 +62,9 @@ def export(
         ensemble: Also export the mean of the students' logits, as one module, in those of the
             formats that hold a whole module: ``onnx`` and ``torchscript``.
         fused: Likewise the fused classifier, with all students.
+        allow_imports: Modules to import, for classes that the config in the checkpoint names. That
+            config is data: it can name registered classes only, and its own ``custom_imports`` are
+            not imported. It does not matter where ``config`` is given.
 
     Returns:
         The files.
@@ -70,8 +74,8 @@ def export(
         NotADirectoryError: ``out``, or a folder above it, is a file.
         ValueError: A format or a student is unknown, or there is no validation record to choose the
             best one by; the method has no fused classifier; the file is no checkpoint of an
-            ``OnlineDistill``, or of another architecture than the config; or neither pipeline
-            brings images to one size.
+            ``OnlineDistill``, or of another architecture than the config, or its own config names
+            what is not a registered class; or neither pipeline brings images to one size.
         ImportError: A package for one of the formats is not installed, or one that the config
             imports.
         RuntimeError: A file does not predict what the trained algorithm does.
@@ -89,7 +93,7 @@ def export(
             f'the ensemble and the fused classifier are no single network of mmpretrain, so '
             f'{", ".join(formats)} cannot hold them: add onnx or torchscript to the formats'
         )
-    stored, cfg = read_checkpoint(checkpoint, config)
+    stored, cfg = read_checkpoint(checkpoint, config, allow_imports)
     algorithm = build_trained(stored, cfg)
     numbers = _chosen(students, len(algorithm.students), checkpoint, stored)
 
@@ -102,7 +106,7 @@ def export(
             f'{type(algorithm.distiller).__name__} has no fused classifier to export; '
             f'it has {", ".join(expected)}'
         )
-    classes = stored.get('meta', {}).get('dataset_meta', {}).get('classes')
+    classes = class_names(stored)
     preprocessor = preprocessor_config(cfg)
     metadata = dict(
         classes=classes,

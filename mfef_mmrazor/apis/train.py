@@ -13,6 +13,7 @@ from .checkpoints import check_model, check_teacher
 from .checks import check_folder, check_training
 from .completion import complete_hooks, use_tta
 from .config import by_iterations, use_iterations
+from .config_keys import check_custom_keys
 from .data_checks import check_data
 
 # what mmengine's messages that are a line a weight have in common
@@ -54,7 +55,7 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
         cfg.resume, cfg.load_from = latest is not None, latest or cfg.get('load_from')
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_teacher(cfg)
-    check_model(cfg)
+    check_custom_keys(cfg, check_model(cfg))
     compat.init_cpu_processes()
     runner = Runner.from_cfg(cfg)
     for handler in runner.logger.handlers:

@@ -2,10 +2,9 @@
 
 import io
 import logging
-import pickle
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,8 +13,12 @@ from unittest.mock import patch
 import mmpretrain
 import torch
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
+from mmengine.model import PretrainedInit
+from mmengine.model.weight_init import update_init_info
+from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
+
+from ..safe_load import safe_load
 
 Weights = dict[str, Tensor]
 
@@ -58,23 +61,30 @@ def load_initial_weights(network: nn.Module, path: str, name: str) -> None:
         Traceback (most recent call last):
         ValueError: student0: none of its 2 weights is in ...
     """
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'{name}: checkpoint not found: {path}')
+    weights = _read(path, name)
+    _load_fitting(network, _namings(weights, network), path, name)
+
+
+def _read(path: str, name: str) -> Weights:
     try:
-        weights = _weights(CheckpointLoader.load_checkpoint(path, 'cpu', 'silent'))
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise ValueError(f'{name}: {path} cannot be read as a checkpoint: {reason}') from None
+        return _weights(safe_load(path))
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f'{name}: {error}') from None
+
+
+def _load_fitting(network: nn.Module, namings: Iterable[Weights], path: str, name: str) -> None:
+    """Load the most of what fits, under any of several sets of names, and say how much."""
     expected = {
         key: value
         for key, value in network.state_dict().items()
         if not key.endswith('num_batches_tracked')
     }
-    fitting = max((_fitting(named, expected) for named in _namings(weights, network)), key=len)
-    if not fitting:
+    namings = list(namings)
+    fitting = max((_fitting(named, expected) for named in namings), key=len)
+    if expected and not fitting:
         raise ValueError(
             f'{name}: none of its {len(expected)} weights is in {path}; found names like '
-            f'{", ".join([*weights][:2]) or "none"}, expected {", ".join([*expected][:2])}'
+            f'{", ".join([*namings[0]][:2]) or "none"}, expected {", ".join([*expected][:2])}'
         )
     network.load_state_dict(fitting, strict=False)
     left = [key for key in expected if key not in fitting]
@@ -84,6 +94,45 @@ def load_initial_weights(network: nn.Module, path: str, name: str) -> None:
         logger='current',
         level=logging.WARNING if left else logging.INFO,
     )
+
+
+@WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
+class CheckedPretrainedInit(PretrainedInit):
+    """``init_cfg=dict(type='Pretrained', checkpoint=...)`` that says how much of it was loaded.
+
+    mmengine's own starts from random weights without an error if nothing in the file fits. It is
+    replaced in the registry, so that the ``init_cfg`` of every part of a network, and of networks
+    outside of an :class:`OnlineDistill`, comes here.
+
+    Args:
+        checkpoint: File or URL.
+        prefix: The part of the checkpoint's network to take, such as ``'backbone.'``.
+        map_location: Of no use: what is read goes to where the module is.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a checkpoint, or no weight of it fits.
+    """
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load what fits into ``module``."""
+        name = type(module).__name__
+        if self.prefix is None:
+            load_initial_weights(module, self.checkpoint, name)
+        else:
+            prefix = f'{self.prefix.rstrip(".")}.'
+            weights = {
+                key.removeprefix('module.'): value
+                for key, value in _read(self.checkpoint, name).items()
+            }
+            part = {
+                key.removeprefix(prefix): value
+                for key, value in weights.items()
+                if key.startswith(prefix)
+            }
+            _load_fitting(module, [part], self.checkpoint, name)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=self._get_init_info())
 
 
 def warn_of_twins(students: Sequence[nn.Module]) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from mmengine.logging import MMLogger
+from mmpretrain.registry import MODELS as NETWORKS
 
 from mfef_mmrazor.models.builder import build
 from mfef_mmrazor.models.initial_weights import load_initial_weights, warn_of_twins
@@ -135,3 +136,45 @@ def test_equal_students_are_announced(log):
     third.load_state_dict(second.state_dict())
     warn_of_twins([first, second, third])
     assert len(log) == 1 and log[0].startswith('student1 and student2 start from the same weights')
+
+
+def with_part(path, **options):
+    """A network whose backbone alone has initial weights."""
+    head = dict(type='LinearClsHead', num_classes=10, in_channels=64)
+    init = dict(type='Pretrained', checkpoint=path, **options)
+    return build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='CifarResNet', depth=8, init_cfg=init),
+            neck=dict(type='GlobalAveragePooling'),
+            head=head,
+        )
+    )
+
+
+def test_the_init_cfg_of_a_part(tmp_path, log):
+    source = small()
+    weights = {f'module.{key}': value for key, value in source.state_dict().items()}
+    network = with_part(saved(weights, tmp_path), prefix='backbone')
+    network.init_weights()
+    for key, value in source.backbone.state_dict().items():
+        assert torch.equal(network.backbone.state_dict()[key], value)
+    assert not torch.equal(network.head.fc.weight, source.head.fc.weight)
+    assert any(line.startswith('CifarResNet: loaded 45 of 45 weights') for line in log)
+
+
+def test_an_init_cfg_of_which_nothing_fits_is_an_error(tmp_path):
+    path = saved(small().state_dict(), tmp_path)
+    for prefix in ('neck', 'back', 'head.'):
+        with pytest.raises(ValueError, match='CifarResNet: none of its 45 weights is in .*plain'):
+            with_part(path, prefix=prefix).init_weights()
+    with pytest.raises(FileNotFoundError, match='CifarResNet: checkpoint not found: no.pth'):
+        with_part('no.pth').init_weights()
+
+
+def test_networks_of_mmpretrain_alone_are_checked_as_well(tmp_path):
+    path = saved(torch.nn.Linear(3, 2).state_dict(), tmp_path)
+    backbone = dict(type='ResNet', depth=18, init_cfg=dict(type='Pretrained', checkpoint=path))
+    network = NETWORKS.build(dict(type='ImageClassifier', backbone=backbone))
+    with pytest.raises(ValueError, match='ResNet: none of its .* weights is in'):
+        network.init_weights()

@@ -4,6 +4,7 @@ from .data_check_hook import DataCheckHook
 from .distiller_update_hook import DistillerUpdateHook
 from .epoch_seed_hook import EpochSeedHook
 from .held_out_hook import HeldOutHook
+from .plain_log_hook import PlainLogHook
 from .progress_hook import ProgressHook
 from .ramp_up_hook import RampUpHook
 from .results_hook import ResultsHook
@@ -15,6 +16,7 @@ __all__ = [
     'DistillerUpdateHook',
     'EpochSeedHook',
     'HeldOutHook',
+    'PlainLogHook',
     'ProgressHook',
     'ResultsHook',
     'RampUpHook',
