@@ -9,7 +9,7 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+    checkpoint=dict(type='mmrazor.SafeCheckpointHook', interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 custom_hooks = [
@@ -19,9 +19,11 @@ custom_hooks = [
     dict(type='mmrazor.EpochSeedHook'),
     dict(type='mmrazor.RampUpHook'),
     dict(type='mmrazor.DistillerUpdateHook'),
+    dict(type='mmrazor.FiniteHook'),
     dict(type='mmrazor.PlainLogHook'),
     dict(type='mmrazor.ProgressHook'),
     dict(type='mmrazor.ResultsHook'),
+    dict(type='mmrazor.SignalHook'),
 ]
 
 env_cfg = dict(

@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from mmrazor.registry import MODELS
 from torch import nn
 
+from ..engine.checkpoint_files import check_intact
 from ..engine.results import History
 from ..models.algorithms import OnlineDistill
 from ..safe_load import safe_load, weights_of
@@ -30,7 +31,7 @@ def read_checkpoint(
             registered class, or it is not of an :class:`OnlineDistill`.
         ImportError: A package of ``allow_imports`` is not there.
     """
-    stored = safe_load(checkpoint)
+    stored = _read(checkpoint)
     if 'state_dict' not in stored:
         raise ValueError(
             f"{checkpoint} is no checkpoint of mmengine's: found "
@@ -99,7 +100,7 @@ def check_model(cfg: Config) -> nn.Module:
     path = cfg.get('load_from')
     if not path:
         return model
-    stored = safe_load(path)
+    stored = _read(path)
     _load_weights(model, stored, f'{path} is no checkpoint of the model of this config')
     if cfg.get('resume') and 'config' in stored.get('meta', {}):
         raise ValueError(
@@ -137,7 +138,7 @@ def check_teacher(cfg: Config) -> None:
             return
         raise ValueError(f'the teacher has no weights (model.teacher_ckpt={path}); {hint}')
     try:
-        stored = safe_load(path)
+        stored = _read(path)
     except FileNotFoundError:
         raise FileNotFoundError(f'teacher not found: {path}; {hint}') from None
     _load_weights(teacher, stored, f'{path} is no checkpoint of model.teacher; {hint}')
@@ -154,6 +155,13 @@ def _built(model_cfg: dict) -> nn.Module:
             return model
     finally:
         logger.handlers = handlers
+
+
+def _read(path: str | Path) -> dict:
+    """The content of a checkpoint that is what was once saved under its name."""
+    if Path(path).expanduser().is_file():
+        check_intact(Path(path).expanduser())
+    return safe_load(path)
 
 
 def _load_weights(model: nn.Module, stored: dict, message: str) -> None:

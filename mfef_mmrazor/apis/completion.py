@@ -9,6 +9,11 @@ from mmengine.logging import print_log
 
 from .data_checks import inner_datasets
 
+ADDED = (
+    'ContinuedScheduleHook', 'DataCheckHook', 'RampUpHook', 'DistillerUpdateHook', 'FiniteHook',
+    'PlainLogHook', 'ResultsHook', 'SignalHook',
+)  # fmt: skip
+
 
 def is_called(kind: Any, name: str) -> bool:
     """Whether a ``type`` of a config, a class or its name with any prefix, is of that name."""
@@ -31,7 +36,10 @@ def complete_loops(cfg: Config) -> None:
 
 
 def complete_hooks(cfg: Config, schedule: str | None = None) -> None:
-    """Add the hooks that methods and results rely on, where a config lacks them.
+    """Add the hooks that methods, results and a safe run rely on, where a config lacks them.
+
+    mmengine's ``CheckpointHook`` becomes a :class:`SafeCheckpointHook`. A config that has switched
+    its checkpoints off (``default_hooks.checkpoint=None``) gets none.
 
     Args:
         cfg: Config, changed in place.
@@ -39,10 +47,7 @@ def complete_hooks(cfg: Config, schedule: str | None = None) -> None:
             :class:`ContinuedScheduleHook`.
     """
     hooks = list(cfg.get('custom_hooks') or [])
-    for name in (
-        'ContinuedScheduleHook', 'DataCheckHook', 'RampUpHook', 'DistillerUpdateHook',
-        'PlainLogHook', 'ResultsHook',
-    ):  # fmt: skip
+    for name in ADDED:
         if not any(is_called(hook.get('type'), name) for hook in hooks):
             hooks.append(dict(type=f'mmrazor.{name}'))
     if schedule is not None:
@@ -50,6 +55,11 @@ def complete_hooks(cfg: Config, schedule: str | None = None) -> None:
             if is_called(hook['type'], 'ContinuedScheduleHook'):
                 hook['how'] = schedule
     cfg.custom_hooks = hooks
+    default_hooks = cfg.get('default_hooks') or {}
+    checkpoint = default_hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
+    if checkpoint and is_called(checkpoint['type'], 'CheckpointHook'):
+        checkpoint = dict(checkpoint, type='mmrazor.SafeCheckpointHook')
+        cfg.default_hooks = dict(default_hooks, checkpoint=checkpoint)
     if not is_scored(cfg):
         print_log(
             'nothing is scored during this training: the config has no val_dataloader, val_cfg and '

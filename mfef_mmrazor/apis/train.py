@@ -5,9 +5,10 @@ import logging
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from .. import compat
+from ..engine.checkpoint_files import newest_checkpoint
 from ..engine.predictions import check_suffix, keep_predictions, write_predictions
 from .checkpoints import check_model, check_teacher
 from .checks import check_folder, check_training
@@ -27,8 +28,8 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
 
     Args:
         cfg: From :func:`load_config`.
-        resume: Go on from the latest checkpoint in the work dir, if there is one; what the config
-            says in ``load_from`` and ``resume`` is then of no account.
+        resume: Go on from the newest intact checkpoint in the work dir, if there is a run; what the
+            config says in ``load_from`` and ``resume`` is then ignored.
         schedule: What becomes of the schedules of a run that is resumed with another number of
             epochs: ``'keep'``, ``'config'``, ``'stretch'`` or ``'restart'``, see
             :class:`mfef_mmrazor.engine.ContinuedScheduleHook`; by default what the config says.
@@ -41,7 +42,7 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
         NotADirectoryError: The work dir, or a folder above it, is a file.
         ValueError, TypeError, KeyError: The config is not one to train, or the model's
             part of it is wrong, or a checkpoint is of another architecture; the message says what
-            was found, what was expected.
+            was found, what was expected. Or the run to go on with has no intact checkpoint.
     """
     cfg = copy.deepcopy(cfg)
     check_training(cfg)
@@ -51,8 +52,9 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
         use_iterations(cfg)
     if resume or (cfg.get('resume') and not cfg.get('load_from')):
         # where there is nothing yet, the run starts, from load_from if that is set
-        latest = find_latest_checkpoint(cfg.work_dir)
-        cfg.resume, cfg.load_from = latest is not None, latest or cfg.get('load_from')
+        newest = newest_checkpoint(cfg.work_dir)
+        cfg.resume = newest is not None
+        cfg.load_from = str(newest) if newest else cfg.get('load_from')
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_teacher(cfg)
     check_custom_keys(cfg, check_model(cfg))

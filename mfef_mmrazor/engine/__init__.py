@@ -4,11 +4,14 @@ from .hooks import (
     DataCheckHook,
     DistillerUpdateHook,
     EpochSeedHook,
+    FiniteHook,
     HeldOutHook,
     PlainLogHook,
     ProgressHook,
     RampUpHook,
     ResultsHook,
+    SafeCheckpointHook,
+    SignalHook,
 )
 from .loops import OnlineDistillTestLoop, OnlineDistillValLoop
 from .optim_wrapper import BFloat16OptimWrapper
@@ -20,11 +23,14 @@ __all__ = [
     'DataCheckHook',
     'DistillerUpdateHook',
     'EpochSeedHook',
+    'FiniteHook',
     'HeldOutHook',
     'OnlineDistillTestLoop',
     'OnlineDistillValLoop',
     'PlainLogHook',
     'ProgressHook',
-    'ResultsHook',
     'RampUpHook',
+    'ResultsHook',
+    'SafeCheckpointHook',
+    'SignalHook',
 ]

@@ -1,0 +1,251 @@
+"""Ends a training at the first loss, gradient or weight that is not a finite number."""
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+from mmrazor.registry import HOOKS
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..checkpoint_files import write_atomically
+from ..unwrap import unwrapped
+
+GRADIENTS, WEIGHTS = 'the gradient', 'the weights'
+
+
+class NonFiniteError(RuntimeError):
+    """A loss, a gradient or a weight is NaN or infinite."""
+
+
+class Step(NamedTuple):
+    """What is to be checked of a training step, and what to say about it."""
+
+    numbers: dict[str, Tensor]
+    iteration: int
+    epoch: int
+    lr: float
+    batch: Any
+    ready: Any = None  # CUDA event after which the numbers are on the CPU
+
+
+@HOOKS.register_module()
+class FiniteHook(Hook):
+    """Stops at the first step whose losses, gradient or new weights are NaN or infinite.
+
+    The message names the loss term or the student, the iteration, the learning rate and the images
+    of the batch, which is saved in the work dir as ``nonfinite_iter_<n>.pth``. No checkpoint is
+    written after such a step, so the last one is finite. A gradient that is not finite is dropped,
+    not applied. The check does not wait for a GPU: there it is made one step later.
+
+    Args:
+        skip_nonfinite: How many such steps of a run are left out, with a warning, before it is
+            stopped: their gradients are dropped and batch-norm statistics put back. With it, every
+            step waits for the GPU.
+
+    Raises:
+        ValueError: ``skip_nonfinite`` is negative.
+
+    Example:
+        >>> FiniteHook(skip_nonfinite=3).skip_nonfinite
+        3
+    """
+
+    priority = 'HIGHEST'  # before anything is made of the numbers
+
+    def __init__(self, skip_nonfinite: int = 0) -> None:
+        if skip_nonfinite < 0:
+            raise ValueError(f'skip_nonfinite={skip_nonfinite}, expected 0 or more')
+        self.skip_nonfinite = skip_nonfinite
+        self.gradient_norms: list[Tensor] = []
+        self.buffers: list[tuple[Tensor, Tensor]] = []
+        self.waiting: list[Step] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the weights that the training starts from, and at every step's gradient."""
+        bad = non_finite(unwrapped(runner.model).state_dict())
+        if bad:
+            raise NonFiniteError(
+                f'the training would start from weights that are not finite: {shortened(bad)}. '
+                'Look at load_from, init_cfg and the pretrained weights'
+            )
+        wrapper = runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        self.handles = [
+            each.optimizer.register_step_pre_hook(self._before_step) for each in wrappers
+        ]
+        self.late = next(runner.model.parameters()).is_cuda and not self.skip_nonfinite
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Keep what a step that is left out must not change."""
+        self.gradient_norms = []
+        if self.skip_nonfinite:
+            self.buffers = [(x, x.clone()) for x in unwrapped(runner.model).buffers()]
+
+    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        norm = total_norm(p.grad for group in optimizer.param_groups for p in group['params'])
+        self.gradient_norms.append(norm)
+        if not (self.late or norm.isfinite()):
+            optimizer.zero_grad(set_to_none=True)  # torch's optimizers then change nothing
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Check the step; on a GPU the one before, which is ready by now."""
+        numbers = {
+            name: torch.as_tensor(value).detach()
+            for name, value in (outputs or {}).items()
+            if 'loss' in name
+        }
+        if self.gradient_norms:
+            numbers[GRADIENTS] = torch.stack(self.gradient_norms).sum()
+        numbers[WEIGHTS] = total_norm(unwrapped(runner.model).parameters())
+        lr = max(runner.optim_wrapper.get_lr()['lr'])
+        ready = None
+        if numbers[WEIGHTS].is_cuda:
+            numbers = {name: x.to('cpu', non_blocking=True) for name, x in numbers.items()}
+            ready = torch.cuda.Event()
+            ready.record()
+        step = Step(numbers, runner.iter + 1, runner.epoch + 1, lr, data_batch, ready)
+        self.waiting.append(step)
+        self.check(runner, leave=1 if self.late else 0)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Check what is left, before it is scored."""
+        self.check(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Check what is left, before it is saved."""
+        self.check(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave the optimizer as it was."""
+        for handle in self.handles:
+            handle.remove()
+
+    def check(self, runner: Runner, leave: int = 0) -> None:
+        """Check the steps that wait for it, but for the last ``leave``."""
+        while len(self.waiting) > leave:
+            step = self.waiting.pop(0)
+            if step.ready:
+                step.ready.synchronize()
+            bad = {k: v.item() for k, v in step.numbers.items() if not v.isfinite()}
+            if bad:
+                self.report(runner, step, bad)
+
+    def report(self, runner: Runner, step: Step, bad: dict[str, float]) -> None:
+        """Leave the step out if that is allowed, else stop."""
+        terms = [name for name in bad if name not in ('loss', GRADIENTS, WEIGHTS)]
+        found = [f'{name} is {bad[name]}' for name in terms or bad]
+        if not terms and WEIGHTS in bad:
+            weights = non_finite(dict(unwrapped(runner.model).named_parameters()))
+            found.append(f'those of {shortened(owners(weights))}' if weights else 'too large')
+        what = f'{", ".join(found)} at iteration {step.iteration} (lr {step.lr:g})'
+        hub = runner.message_hub
+        skipped = hub.get_info('skipped_nonfinite', 0)
+        if WEIGHTS not in bad and skipped < self.skip_nonfinite:
+            for now, before in self.buffers:
+                now.copy_(before)
+            hub.update_info('skipped_nonfinite', skipped + 1)
+            runner.logger.warning(
+                f'{what}: left out, {skipped + 1} of {self.skip_nonfinite} such steps; batch: '
+                f'{shortened(image_names(step.batch))}'
+            )
+            return
+        rank = f'_rank{get_rank()}' if get_rank() else ''
+        path = Path(runner.work_dir, f'nonfinite_iter_{step.iteration}{rank}.pth')
+        save_batch(path, step.batch)
+        broken = broken_images(step.batch)
+        if broken:
+            what += f'; not finite are the pixels of {shortened(broken)}'
+        last = hub.get_info('last_ckpt') if 'last_ckpt' in hub.runtime_info else None
+        raise NonFiniteError(
+            f'{what}, epoch {step.epoch}; batch of {shortened(image_names(step.batch))}, saved in '
+            f'{path}. ' + (f'Last checkpoint: {last}' if last else 'No checkpoint was saved yet')
+        )
+
+
+def total_norm(tensors: Iterable[Tensor | None]) -> Tensor:
+    """Sum of the tensors' norms: finite only if all of them are; those that are None left out."""
+    found = [x.detach() for x in tensors if x is not None]
+    return torch.stack(torch._foreach_norm(found)).sum() if found else torch.zeros(())
+
+
+def non_finite(tensors: dict[str, Tensor]) -> list[str]:
+    """Names of the tensors that have a number that is not finite."""
+    return [
+        name
+        for name, x in tensors.items()
+        if isinstance(x, Tensor) and x.is_floating_point() and not x.isfinite().all()
+    ]
+
+
+def owners(weights: Sequence[str]) -> list[str]:
+    """What an :class:`OnlineDistill`'s weights belong to.
+
+    Example:
+        >>> owners(['architecture.head.fc.weight', 'peers.0.head.fc.bias', 'distiller.a.weight'])
+        ['student0', 'student1', 'distiller']
+    """
+    found = []
+    for name in weights:
+        first, second, *_ = [*name.split('.'), '']
+        if first == 'architecture':
+            first = 'student0'
+        elif first == 'peers':
+            first = f'student{int(second) + 1}'
+        found.append(first)
+    return list(dict.fromkeys(found))
+
+
+def image_names(batch: Any) -> list[str]:
+    """Files of a batch's images, or their places in the data set where there are none."""
+    samples = batch.get('data_samples') or [] if isinstance(batch, dict) else []
+    return [
+        str(sample.get('img_path') or f'image {sample.get("sample_idx", "?")}')
+        for sample in samples
+    ]
+
+
+def broken_images(batch: Any) -> list[str]:
+    """Names of the images that have a pixel that is not finite."""
+    inputs = batch.get('inputs') if isinstance(batch, dict) else None
+    views = inputs if inputs and isinstance(inputs[0], (list, tuple)) else [inputs or []]
+    names = image_names(batch)
+    return [
+        name
+        for i, name in enumerate(names)
+        if any(i < len(view) and not view[i].float().isfinite().all() for view in views)
+    ]
+
+
+def save_batch(path: Path, batch: Any) -> None:
+    """Save a batch as tensors and names, to look at."""
+    samples = batch.get('data_samples') or [] if isinstance(batch, dict) else []
+    file = io.BytesIO()
+    torch.save(
+        dict(
+            inputs=batch.get('inputs') if isinstance(batch, dict) else None,
+            labels=[sample.get('gt_label') for sample in samples],
+            names=image_names(batch),
+        ),
+        file,
+    )
+    write_atomically(path, file.getvalue())
+
+
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """Names as a text, the first few of them.
+
+    Example:
+        >>> shortened(['a', 'b', 'c'], most=2)
+        'a, b and 1 more'
+    """
+    shown = ', '.join(names[:most]) or 'no names'
+    return f'{shown} and {len(names) - most} more' if len(names) > most else shown

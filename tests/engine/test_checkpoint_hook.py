@@ -1,0 +1,104 @@
+"""SafeCheckpointHook: no moment at which a killed run would be lost."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import Runner
+
+from mfef_mmrazor.apis import load_config, train
+from mfef_mmrazor.engine.checkpoint_files import CheckpointBackend, check_intact, newest_checkpoint
+
+CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
+SMALL = {
+    'train_dataloader.dataset.train_per_class': 4,
+    'val_dataloader.dataset.indices': 40,
+    'train_cfg.max_epochs': 3,
+}
+
+
+def config(work_dir, **checkpoint):
+    cfg = load_config(CONFIG, work_dir, SMALL)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1, **checkpoint)
+    cfg.custom_hooks = [x for x in cfg.custom_hooks if x.type != 'mmrazor.ResultsHook']
+    return cfg
+
+
+def test_at_every_save_a_whole_checkpoint_is_there(tmp_path, monkeypatch):
+    """A user's CheckpointHook with one kept file, watched between all of its steps."""
+    seen = []
+
+    def watch(name):
+        original = getattr(CheckpointBackend, name)
+
+        def watched(self, *args):
+            if seen or name == 'put':
+                seen.append(
+                    (name, Path(args[-1]).name, sorted(p.name for p in tmp_path.glob('*.pth')))
+                )
+            found = original(self, *args)
+            if newest_checkpoint(tmp_path) is None:
+                seen.append(('LOST', name, None))
+            return found
+
+        monkeypatch.setattr(CheckpointBackend, name, watched)
+
+    watch('put')
+    watch('remove')
+    train(config(tmp_path, max_keep_ckpts=1, save_best='auto'))
+    assert not [entry for entry in seen if entry[0] == 'LOST']
+    removed = [name for action, name, _ in seen if action == 'remove' and name[0] == 'e']
+    assert removed == ['epoch_1.pth', 'epoch_2.pth']
+    for action, name, there in seen:
+        if action == 'remove':  # the file that takes its place is there
+            assert len([x for x in there if x.startswith(name.split('_')[0])]) == 2
+    (best,) = tmp_path.glob('best_*.pth')
+    for path in (best, tmp_path / 'epoch_3.pth'):
+        check_intact(path)
+    assert (tmp_path / 'last_checkpoint').read_text() == 'epoch_3.pth'
+    assert sorted(p.name for p in tmp_path.glob('epoch_*')) == ['epoch_3.pth']
+
+
+def test_a_moved_run_goes_on_from_the_newest_intact_checkpoint(tmp_path, capsys):
+    train(config(tmp_path / 'first'))
+    weights = torch.load(tmp_path / 'first/epoch_3.pth')['state_dict']
+    shutil.move(tmp_path / 'first', tmp_path / 'moved')
+    damaged = bytearray((tmp_path / 'moved/epoch_3.pth').read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / 'moved/epoch_3.pth').write_bytes(damaged)
+    runner = train(config(tmp_path / 'moved'), resume=True)
+    assert runner.cfg.load_from == str(tmp_path / 'moved/epoch_2.pth')
+    assert 'epoch_3.pth is damaged' in capsys.readouterr().out
+    again = torch.load(tmp_path / 'moved/epoch_3.pth')['state_dict']
+    assert all(torch.equal(weights[key], again[key]) for key in weights)
+    assert not (tmp_path / 'first').exists()
+
+    # scripts that leave the choice to mmengine
+    cfg = config(tmp_path / 'moved')
+    cfg.default_hooks.checkpoint.type = 'mmrazor.SafeCheckpointHook'
+    cfg.resume = True
+    (tmp_path / 'moved/last_checkpoint').unlink()
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner._load_from == str(tmp_path / 'moved/epoch_3.pth')
+
+    for path in (tmp_path / 'moved').glob('*.pth'):
+        path.write_bytes(b'')
+    with pytest.raises(ValueError, match=r'no checkpoint of the run can be read: .*epoch_3\.pth'):
+        train(config(tmp_path / 'moved'), resume=True)
+
+
+def test_a_save_that_fails_ends_the_run_with_the_earlier_ones_intact(tmp_path, monkeypatch):
+    from mfef_mmrazor.engine import checkpoint_files
+
+    def full(descriptor, real=checkpoint_files.os.fsync):
+        if list(tmp_path.glob('epoch_2.pth.partial')):
+            raise OSError(28, 'No space left on device')
+        real(descriptor)
+
+    monkeypatch.setattr(checkpoint_files.os, 'fsync', full)
+    with pytest.raises(OSError, match=r'epoch_2\.pth could not be written \(No space left'):
+        train(config(tmp_path, max_keep_ckpts=1))
+    assert [path.name for path in tmp_path.glob('*epoch_*')] == ['epoch_1.pth']
+    check_intact(tmp_path / 'epoch_1.pth')

@@ -1,0 +1,146 @@
+"""FiniteHook: whatever becomes NaN or infinite, the training ends there and saves nothing of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmrazor.registry import HOOKS
+
+from mfef_mmrazor.apis import load_config, train, user_errors
+from mfef_mmrazor.engine.hooks.finite_hook import FiniteHook, NonFiniteError, non_finite
+
+CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
+
+
+@HOOKS.register_module()
+class BreakHook(Hook):
+    """Puts a bad number somewhere at an iteration (the first is 1)."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self, where, at, value='nan'):
+        self.where, self.at, self.value = where, at, float(value)
+
+    def before_train(self, runner):
+        model, hook = runner.model, self
+        if self.where in ('student1.loss', 'distill.loss_fused'):
+            compute = model.loss
+
+            def loss(*args, **kwargs):
+                losses = compute(*args, **kwargs)
+                key = next(key for key in losses if key.startswith(hook.where))
+                if runner.iter + 1 == hook.at:
+                    losses[key] = losses[key] * hook.value
+                return losses
+
+            model.loss = loss
+        if self.where == 'gradient':
+            weight = model.peers[0].head.fc.weight
+            weight.register_hook(lambda g: g * hook.value if runner.iter + 1 == hook.at else g)
+        if self.where == 'start':
+            with torch.no_grad():
+                model.peers[0].head.fc.weight[0, 0] = self.value
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 != self.at:
+            return
+        if self.where == 'pixel':
+            data_batch['inputs'][3] = data_batch['inputs'][3].float()
+            data_batch['inputs'][3][0, 0, 0] = self.value
+        if self.where == 'lr':
+            for group in runner.optim_wrapper.param_groups:
+                group['lr'] = self.value
+        if self.where == 'weight':
+            with torch.no_grad():
+                runner.model.peers[0].backbone.conv1.weight[0, 0, 0, 0] = self.value
+
+
+def run(work_dir, *, skip=0, **broken):
+    cfg = load_config(
+        CONFIG,
+        work_dir,
+        {
+            'train_dataloader.dataset.train_per_class': 8,  # 80 images: 3 steps an epoch
+            'val_dataloader.dataset.indices': 20,
+            'train_cfg.max_epochs': 2,
+        },
+    )
+    left_out = ('mmrazor.ResultsHook', 'mmrazor.FiniteHook')
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type not in left_out]
+    cfg.custom_hooks.append(dict(type='mmrazor.BreakHook', **broken))
+    if skip:
+        cfg.custom_hooks.append(dict(type='mmrazor.FiniteHook', skip_nonfinite=skip))
+    return train(cfg)  # adds the hook where it is missing
+
+
+CASES = {
+    'a loss': (dict(where='student1.loss', at=5), 'student1.loss is nan'),
+    'infinite': (dict(where='student1.loss', at=5, value='inf'), 'student1.loss is inf'),
+    'distillation': (dict(where='distill.loss_fused', at=5), 'distill.loss_fused'),
+    'last step': (dict(where='student1.loss', at=6), 'student1.loss is nan'),
+    'gradient': (dict(where='gradient', at=5), 'the gradient is nan'),
+    'pixel': (dict(where='pixel', at=5), 'student0.loss is nan'),
+    'infinite pixel': (dict(where='pixel', at=5, value='inf'), 'student0.loss is nan'),
+    'huge lr': (dict(where='lr', at=5, value='1e30'), 'lr 1e+30'),
+    'infinite lr': (dict(where='lr', at=5, value='inf'), 'lr inf'),
+    'weight': (dict(where='weight', at=5), 'student1.loss is nan'),
+}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_training_stops_in_the_same_iteration(case, tmp_path, capsys):
+    broken, message = CASES[case]
+    with pytest.raises(SystemExit) as stopped, user_errors():
+        run(tmp_path, **broken)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.startswith('error: ') and error.count('\n') == 1
+    assert message in error and f'at iteration {broken["at"]}' in error and 'image' in error
+    assert [path.name for path in tmp_path.glob('epoch_*.pth')] == ['epoch_1.pth']
+    stored = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    assert not non_finite(stored['state_dict'])
+    batch = torch.load(tmp_path / f'nonfinite_iter_{broken["at"]}.pth', weights_only=True)
+    assert len(batch['inputs']) == len(batch['labels']) == len(batch['names'])
+    if broken['where'] == 'pixel':
+        assert f'not finite are the pixels of {batch["names"][3]}' in error
+        assert not batch['inputs'][3].isfinite().all()
+
+
+def test_weights_that_are_broken_from_the_start(tmp_path):
+    with pytest.raises(NonFiniteError, match=r'start from weights.*peers\.0\.head\.fc\.weight'):
+        run(tmp_path, where='start', at=0, skip=1)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.parametrize('where', ['student1.loss', 'pixel', 'gradient'])
+def test_a_step_that_is_left_out_leaves_no_trace(where, tmp_path):
+    runner = run(tmp_path, where=where, at=5, skip=1)
+    assert not non_finite(runner.model.state_dict())
+    assert runner.message_hub.get_info('skipped_nonfinite') == 1
+    momentum = runner.optim_wrapper.optimizer.state.values()
+    assert momentum and all(s['momentum_buffer'].isfinite().all() for s in momentum)
+    with pytest.raises(ValueError, match='skip_nonfinite=-1'):
+        run(tmp_path, where=where, at=5, skip=-1)
+
+
+@pytest.mark.parametrize(
+    'at, noticed', [(4, 5), (6, 7)]
+)  # within an epoch; at its end, before a seventh
+def test_on_a_gpu_it_stops_a_step_later_and_saves_nothing_of_it(at, noticed, tmp_path, monkeypatch):
+    begin, report, reported = FiniteHook.before_train, FiniteHook.report, []
+
+    def before_train(self, runner):
+        begin(self, runner)
+        self.late = True
+
+    def record(self, runner, *args):
+        reported.append(runner.iter + 1)
+        report(self, runner, *args)
+
+    monkeypatch.setattr(FiniteHook, 'before_train', before_train)
+    monkeypatch.setattr(FiniteHook, 'report', record)
+    with pytest.raises(NonFiniteError, match=f'student1.loss is nan at iteration {at} '):
+        run(tmp_path, where='student1.loss', at=at)
+    assert reported == [noticed]
+    assert [path.name for path in tmp_path.glob('epoch_*.pth')] == ['epoch_1.pth']
+    assert (tmp_path / f'nonfinite_iter_{at}.pth').is_file()

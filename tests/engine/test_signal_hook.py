@@ -1,0 +1,133 @@
+"""SignalHook: a run that is told to stop goes on from that very iteration, whatever the method."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmrazor.registry import HOOKS
+
+from mfef_mmrazor.apis import load_config, train
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+# one of every method; the shortest name is the plain variant
+METHODS = {
+    path.parent.name: path
+    for path in sorted(
+        CONFIGS.glob('*/*_resnet8-x[23]_1xb32-20e_digits.py'), key=lambda p: -len(p.name)
+    )
+}
+METHODS['kdcl-general'] = CONFIGS / 'kdcl/kdcl-general_resnet8-x2_1xb32-20e_digits.py'
+
+
+@HOOKS.register_module()
+class SendHook(Hook):
+    """Sends a signal to its own process at a moment."""
+
+    def __init__(self, number, moment, at):
+        self.number, self.moment, self.at = number, moment, at
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if self.moment == 'train' and runner.iter + 1 == self.at:
+            os.kill(os.getpid(), self.number)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None):
+        if self.moment == 'val' and runner.epoch == self.at and batch_idx == 0:
+            os.kill(os.getpid(), self.number)
+
+
+def config(path, work_dir, stop=None, **options):
+    cfg = load_config(
+        path,
+        work_dir,
+        {
+            'train_dataloader.dataset.train_per_class': 10,
+            'train_dataloader.batch_size': 20,  # 5 steps an epoch
+            'val_dataloader.dataset.indices': 40,
+            'val_dataloader.batch_size': 20,
+            'train_cfg.max_epochs': 2,
+            **{key.replace('__', '.'): value for key, value in options.items()},
+        },
+    )
+    if path == METHODS['kdcl-general']:
+        cfg.train_dataloader.dataset.dataset.train_per_class = 11
+        cfg.train_dataloader.dataset.pop('train_per_class')
+        cfg.train_dataloader.dataset.num_splits = 11
+    cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type != 'mmrazor.SignalHook']
+    if stop:
+        number, moment, at = stop
+        cfg.custom_hooks.append(dict(type='mmrazor.SendHook', number=number, moment=moment, at=at))
+    return cfg
+
+
+def end(work_dir, epochs=2):
+    """What a run has come to: everything but times."""
+    stored = torch.load(work_dir / f'epoch_{epochs}.pth', weights_only=True)
+    history = stored['results']['history']
+    return stored['state_dict'], stored['optimizer'], stored['param_schedulers'], history
+
+
+def assert_same(a, b):
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+def stopped_and_resumed(path, folder, number, moment, at, **options):
+    """The checkpoint's name when it was stopped; the run in ``folder/stopped`` is finished."""
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
+    with pytest.raises(SystemExit) as stopped:
+        train(config(path, folder / 'stopped', stop=(number, moment, at), **options))
+    assert stopped.value.code == 128 + number
+    assert before == {each: signal.getsignal(each) for each in before}
+    name = (folder / 'stopped/last_checkpoint').read_text()
+    train(config(path, folder / 'stopped', **options), resume=True)
+    return name
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_goes_on_from_the_very_iteration(method, tmp_path):
+    path = METHODS[method]
+    options = dict(train_cfg__max_epochs=1)
+    train(config(path, tmp_path / 'straight', **options))
+    name = stopped_and_resumed(path, tmp_path, signal.SIGTERM, 'train', 3, **options)
+    assert name == 'epoch_0_iter_3.pth'
+    assert_same(end(tmp_path / 'straight', 1), end(tmp_path / 'stopped', 1))
+    assert not (tmp_path / 'stopped' / name).exists()  # the epoch's own has taken its place
+
+
+CASES = {
+    'in the second epoch': (signal.SIGUSR1, 'train', 7, {}, 'epoch_1_iter_7.pth'),
+    'workers': (
+        signal.SIGHUP, 'train', 7, dict(train_dataloader__num_workers=2), 'epoch_1_iter_7.pth'
+    ),
+    'last batch': (signal.SIGTERM, 'train', 5, {}, 'epoch_1.pth'),
+    'scoring': (signal.SIGTERM, 'val', 1, {}, 'epoch_1.pth'),
+    'rare checkpoints': (
+        signal.SIGTERM, 'val', 1, dict(default_hooks__checkpoint__interval=5), 'epoch_1.pth'
+    ),
+    'accumulating': (
+        signal.SIGTERM, 'train', 7, dict(optim_wrapper__accumulative_counts=2),
+        'epoch_1_iter_8.pth',
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_at_every_moment(case, tmp_path):
+    number, moment, at, options, expected = CASES[case]
+    train(config(METHODS['mfef'], tmp_path / 'straight', **options))
+    name = stopped_and_resumed(METHODS['mfef'], tmp_path, number, moment, at, **options)
+    assert name == expected
+    assert_same(end(tmp_path / 'straight'), end(tmp_path / 'stopped'))
