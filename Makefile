@@ -1,6 +1,7 @@
 # make demo     sets everything up in .venv and trains MFEF on scikit-learn's digits (1-2 minutes)
 # make test     sets everything up and runs the tests
 # make test-all the slow tests as well
+# make chaos    kills runs, breaks checkpoints and configs, and prints what came of it
 # make lint     ruff and mypy
 # make docs     the documentation, in docs/_build/index.html
 # make clean    removes .venv and everything generated
@@ -18,6 +19,10 @@ test: .venv/ready
 
 test-all: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
+
+chaos: .venv/ready
+	for script in tests/chaos/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script || exit 1; done
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -rA tests/engine/test_finite_hook.py tests/engine/test_signal_hook.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -37,4 +42,4 @@ docs: .venv/ready
 clean:
 	rm -rf .venv build dist docs/_build docs/generated *.egg-info work_dirs .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: demo test test-all lint docs clean
+.PHONY: demo test test-all chaos lint docs clean

@@ -23,6 +23,7 @@ from .checks import check_folder, check_training
 from .completion import is_scored
 from .config import load_config, value_at
 from .data_checks import check_data
+from .lock import locked
 from .report import COMPARISON, report, run_folder
 from .train import train
 
@@ -66,7 +67,8 @@ def compare(
             condition; or a config is not one to train; or the work dir has runs of
             another version of a config; or there is no such baseline, or no such condition to
             allow.
-        RuntimeError: A run failed; raised when the others have ended and the report is written.
+        RuntimeError: Another comparison is at work in the work dir; or a run failed: raised when
+            the others have ended and the report is written.
         FileNotFoundError: A config, its data or its trained teacher is not there.
         NotADirectoryError: The work dir, or a folder above it, is a file.
     """
@@ -91,18 +93,18 @@ def compare(
             )
         check_data(cfg, 'train_dataloader', 'val_dataloader')
         check_teacher(cfg)
-    (work_dir / 'configs').mkdir(parents=True, exist_ok=True)
-    for name, cfg in methods.items():
-        cfg.dump(work_dir / 'configs' / f'{name}.py')
-    write_json(work_dir / COMPARISON, dict(methods=list(everything), baseline=baseline))
-
     runs = [(method, seed) for seed in seeds for method in methods]
-    failed = run_all(runs, work_dir, jobs)
-    try:
-        report(work_dir)
-    except (ValueError, FileNotFoundError):  # those of the baseline may be what failed
-        if not failed:
-            raise
+    with locked(work_dir):
+        (work_dir / 'configs').mkdir(exist_ok=True)
+        for name, cfg in methods.items():
+            cfg.dump(work_dir / 'configs' / f'{name}.py')
+        write_json(work_dir / COMPARISON, dict(methods=list(everything), baseline=baseline))
+        failed = run_all(runs, work_dir, jobs)
+        try:
+            report(work_dir)
+        except (ValueError, FileNotFoundError):  # those of the baseline may be what failed
+            if not failed:
+                raise
     if failed:
         raise RuntimeError(
             f'{len(failed)} of {len(runs)} runs failed: '

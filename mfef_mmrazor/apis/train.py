@@ -16,6 +16,7 @@ from .completion import complete_hooks, use_tta
 from .config import by_iterations, use_iterations
 from .config_keys import check_custom_keys
 from .data_checks import check_data
+from .lock import locked
 
 # what mmengine's messages that are a line a weight have in common
 PER_WEIGHT = ('paramwise_options', 'skipped since its requires_grad=False')
@@ -42,7 +43,10 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
         NotADirectoryError: The work dir, or a folder above it, is a file.
         ValueError, TypeError, KeyError: The config is not one to train, or the model's
             part of it is wrong, or a checkpoint is of another architecture; the message says what
-            was found, what was expected. Or the run to go on with has no intact checkpoint.
+            was found, what was expected. Or the run to go on with has no intact checkpoint,
+            or is of another method, other students, batch size or number of processes.
+        RuntimeError: Another run is at work in the work dir; or a loss, a gradient or a weight
+            became NaN or infinite.
     """
     cfg = copy.deepcopy(cfg)
     check_training(cfg)
@@ -59,11 +63,12 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
     check_teacher(cfg)
     check_custom_keys(cfg, check_model(cfg))
     compat.init_cpu_processes()
-    runner = Runner.from_cfg(cfg)
-    for handler in runner.logger.handlers:
-        if not isinstance(handler, logging.FileHandler):
-            handler.addFilter(lambda record: not any(x in record.getMessage() for x in PER_WEIGHT))
-    runner.train()
+    with locked(cfg.work_dir, cfg.get('launcher', 'none')):
+        runner = Runner.from_cfg(cfg)
+        for handler in runner.logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(lambda log: not any(x in log.getMessage() for x in PER_WEIGHT))
+        runner.train()
     return runner
 
 

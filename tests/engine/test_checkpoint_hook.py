@@ -1,6 +1,8 @@
 """SafeCheckpointHook: no moment at which a killed run would be lost."""
 
+import re
 import shutil
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from mmengine.runner import Runner
 
 from mfef_mmrazor.apis import load_config, train
 from mfef_mmrazor.engine.checkpoint_files import CheckpointBackend, check_intact, newest_checkpoint
+from mfef_mmrazor.engine.hooks.checkpoint_hook import checkpoint_size
 
 CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
 SMALL = {
@@ -102,3 +105,19 @@ def test_a_save_that_fails_ends_the_run_with_the_earlier_ones_intact(tmp_path, m
         train(config(tmp_path, max_keep_ckpts=1))
     assert [path.name for path in tmp_path.glob('*epoch_*')] == ['epoch_1.pth']
     check_intact(tmp_path / 'epoch_1.pth')
+
+
+def test_a_disk_that_is_too_small_is_said_before_the_run(tmp_path, monkeypatch, capsys):
+    usage = namedtuple('usage', 'free')
+    free = 10 * 2**20
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(free))
+    cfg = config(tmp_path)
+    cfg.train_cfg.max_epochs = 1
+    runner = train(cfg)
+    assert 'will take' not in capsys.readouterr().out
+    size = (tmp_path / 'epoch_1.pth').stat().st_size
+    assert checkpoint_size(runner) == pytest.approx(size, rel=0.15)
+    free = size // 2
+    train(config(tmp_path), resume=True)
+    found = re.search(r'will take about (\d+) MiB', capsys.readouterr().out)
+    assert int(found[1]) == pytest.approx(3 * checkpoint_size(runner) / 2**20, abs=0.5)

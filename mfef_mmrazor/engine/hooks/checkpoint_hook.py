@@ -1,15 +1,21 @@
 """mmengine's checkpoints, saved so that no crash can lose a run."""
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
+from torch import Tensor
 
 from ..checkpoint_files import POINTER, newest_checkpoint, write_atomically
+from ..same_run import check_same, identity
+from ..unwrap import unwrapped
 
 
 @HOOKS.register_module()
@@ -19,12 +25,15 @@ class SafeCheckpointHook(CheckpointHook):
     A checkpoint is sealed with a digest, written beside, flushed to the disk and renamed. With
     ``max_keep_ckpts`` and ``save_best`` an old file is removed when the new one is safely there.
     ``last_checkpoint`` names the newest one relative to the work dir, which can be moved. A run
-    that is resumed goes on from the newest checkpoint that is intact.
+    that is resumed goes on from the newest checkpoint that is intact, every process with the
+    batch-norm statistics that it had.
 
     ``tools/train.py`` takes it wherever a config has a ``CheckpointHook``. Storage other than local
     files is used as mmengine does.
 
     Args:
+        allow_changes: Whether a run may be resumed with another method, other students, another
+            batch size or another number of processes.
         **kwargs: As in :class:`mmengine.hooks.CheckpointHook`.
 
     Example:
@@ -34,11 +43,32 @@ class SafeCheckpointHook(CheckpointHook):
 
     backend_args: dict | None
 
+    def __init__(self, *args: Any, allow_changes: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.allow_changes = allow_changes
+        self.buffers: list[dict[str, Tensor]] = []
+
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to go on from, for scripts that leave the choice to mmengine."""
         if runner._resume and runner._load_from is None:
             newest = newest_checkpoint(runner.work_dir)
             runner._load_from = str(newest) if newest else None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Go on only as the same run; put in the buffers of this process."""
+        if not runner._resume:
+            return
+        if not self.allow_changes:
+            check_same(checkpoint['meta'].get('run', {}), identity(runner))
+        buffers = checkpoint.get('buffers', [])
+        if len(buffers) == get_world_size():
+            checkpoint['state_dict'].update(buffers[get_rank()])
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add what the run is, and the buffers of all processes."""
+        checkpoint['meta']['run'] = identity(runner)
+        if self.buffers:
+            checkpoint['buffers'] = self.buffers
 
     def before_train(self, runner: Runner) -> None:
         """Find out where the files go."""
@@ -47,8 +77,29 @@ class SafeCheckpointHook(CheckpointHook):
         if local and self.file_client_args is None:
             self.backend_args = dict(backend='checkpoint')
         super().before_train(runner)
+        if isinstance(self.file_backend, LocalBackend):
+            self._warn_of_a_full_disk(runner)
         if self.save_best:  # in the folder of today: that of the saved path may be another run's
             self._set_best({key: self._here(path) for key, path in self._best().items()})
+
+    def _warn_of_a_full_disk(self, runner: Runner) -> None:
+        length = runner.max_epochs if self.by_epoch else runner.max_iters
+        files = max(length // self.interval, 1)
+        if self.max_keep_ckpts > 0:
+            files = min(
+                files, self.max_keep_ckpts + 1
+            )  # the old one goes when the new one is there
+        needed = checkpoint_size(runner) * (
+            files + (len(self.key_indicators) if self.save_best else 0)
+        )
+        Path(self.out_dir).mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.out_dir).free
+        if needed > free:
+            runner.logger.warning(
+                f'the checkpoints will take about {needed / 2**20:.0f} MiB, but {self.out_dir} has '
+                f'{free / 2**20:.0f} MiB left; set default_hooks.checkpoint.max_keep_ckpts, or '
+                'another work dir'
+            )
 
     def _here(self, path: str | None) -> str | None:
         return path and self.file_backend.join_path(self.out_dir, Path(path).name)
@@ -84,6 +135,11 @@ class SafeCheckpointHook(CheckpointHook):
         """Save a checkpoint under a name, and let the pointer name it."""
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        if get_world_size() > 1:  # batch norm's, which every process has for itself
+            model = unwrapped(runner.model)
+            saved = model.state_dict().keys() & dict(model.named_buffers()).keys()
+            own = {name: model.state_dict()[name].cpu() for name in sorted(saved)}
+            self.buffers = all_gather_object(own)
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -95,6 +151,7 @@ class SafeCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
+        self.buffers = []
         if is_main_process():
             local = isinstance(self.file_backend, LocalBackend)
             named = os.path.relpath(self.last_ckpt, runner.work_dir) if local else self.last_ckpt
@@ -116,3 +173,14 @@ class SafeCheckpointHook(CheckpointHook):
     def _remove(self, path: str) -> None:
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
+
+
+def checkpoint_size(runner: Runner) -> int:
+    """About how many bytes a checkpoint takes: the model and the state of the optimizer."""
+    size = sum(x.nbytes for x in unwrapped(runner.model).state_dict().values())
+    wrapper = runner.optim_wrapper
+    for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+        defaults = each.optimizer.defaults
+        kept = 2 if 'betas' in defaults else 1 if defaults.get('momentum') else 0
+        size += kept * sum(p.nbytes for group in each.param_groups for p in group['params'])
+    return size

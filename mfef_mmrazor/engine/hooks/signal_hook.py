@@ -16,7 +16,9 @@ from mmrazor.registry import HOOKS
 
 from .checkpoint_hook import SafeCheckpointHook
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+SIGNALS = [
+    getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGHUP') if hasattr(signal, name)
+]  # Windows has the first one only
 
 
 @HOOKS.register_module()

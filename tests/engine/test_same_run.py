@@ -1,0 +1,88 @@
+"""A run goes on as the run that it was, in every process; or is told that it would not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mfef_mmrazor.apis import load_config, train
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+def config(work_dir, method='dml', epochs=1, **options):
+    small = {
+        'train_dataloader.dataset.train_per_class': 4,
+        'val_dataloader.dataset.indices': 20,
+        'train_cfg.max_epochs': epochs,
+    }
+    path = CONFIGS / f'{method}/{method}_resnet8-x2_1xb32-20e_digits.py'
+    return load_config(path, work_dir, {**small, **options})
+
+
+def test_another_run_is_refused(tmp_path):
+    train(config(tmp_path))
+    before = (tmp_path / 'epoch_1.pth').read_bytes()
+    batch = {'train_dataloader.batch_size': 16}
+    with pytest.raises(ValueError, match=r'batch size of each process 32, this one has 16'):
+        train(config(tmp_path, epochs=2, **batch), resume=True)
+    with pytest.raises(ValueError, match=r'DMLDistiller, this one has \w+ with KDCLDistiller'):
+        train(config(tmp_path, 'kdcl', epochs=2), resume=True)
+    assert not (tmp_path / 'epoch_2.pth').exists()
+    assert (tmp_path / 'epoch_1.pth').read_bytes() == before
+    allowed = {**batch, 'default_hooks.checkpoint.allow_changes': True}
+    runner = train(config(tmp_path, epochs=2, **allowed), resume=True)
+    assert runner.epoch == 2
+    with pytest.raises(ValueError, match='batch size of each process 16, this one has 32'):
+        train(config(tmp_path, epochs=3), resume=True)
+
+
+SCRIPT = """
+import sys
+import torch
+sys.path.insert(0, {tests!r})
+from mfef_mmrazor.apis import train
+from test_same_run import config
+torch.set_num_threads(1)
+work_dir, epochs, resume = sys.argv[1:]
+cfg = config(work_dir, epochs=int(epochs), **{{'train_dataloader.batch_size': 10}})
+cfg.launcher = 'pytorch'
+runner = train(cfg, resume=resume == 'resume')
+rank = torch.distributed.get_rank()
+torch.save(runner.model.module.state_dict(), f'{{work_dir}}/end_of_rank{{rank}}.pt')
+"""
+
+
+def test_two_processes_go_on_each_with_its_own_statistics(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
+
+    def run(folder, epochs, resume='new'):
+        command = (
+            '-m', 'torch.distributed.run', '--nproc-per-node=2', '--standalone',
+            script, tmp_path / folder, str(epochs), resume,
+        )  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, timeout=300,
+            env=dict(os.environ, OMP_NUM_THREADS='1'),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    run('straight', 2)
+    run('stopped', 1)
+    run('stopped', 2, 'resume')
+    ends = [
+        [torch.load(tmp_path / folder / f'end_of_rank{rank}.pt') for rank in (0, 1)]
+        for folder in ('straight', 'stopped')
+    ]
+    for straight, stopped in zip(*ends, strict=True):
+        assert all(torch.equal(straight[name], stopped[name]) for name in straight)
+    differ = {name for name in ends[0][0] if not torch.equal(ends[0][0][name], ends[0][1][name])}
+    assert differ and all('running' in name for name in differ)
+
+    with pytest.raises(ValueError, match='number of processes 2, this one has 1'):
+        batch = {'train_dataloader.batch_size': 10}
+        train(config(tmp_path / 'stopped', epochs=3, **batch), resume=True)
