@@ -158,7 +158,7 @@ def random_state() -> dict:
     kind, keys, *rest = np.random.get_state()
     return dict(
         python=random.getstate(),
-        numpy=(kind, keys.tolist(), *rest),  # type: ignore[union-attr]
+        numpy=(kind, np.asarray(keys).tolist(), *rest),
         torch=torch.get_rng_state(),
         cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     )
