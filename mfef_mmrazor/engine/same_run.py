@@ -20,7 +20,7 @@ def identity(runner: Runner) -> dict[str, Any]:
     """Method, students, batch size and number of processes of a run, as plain values."""
     model = unwrapped(runner.model)
     distiller = getattr(model, 'distiller', None)
-    students = getattr(model, 'peers', [model])
+    students = getattr(model, 'students', [model])
     return dict(
         method=' with '.join(type(x).__name__ for x in (model, distiller) if x is not None),
         students=[
