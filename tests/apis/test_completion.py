@@ -7,7 +7,13 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop
 
 from mfef_mmrazor.apis import compare, load_config
-from mfef_mmrazor.apis.completion import complete_hooks, complete_loops, is_called, use_tta
+from mfef_mmrazor.apis.completion import (
+    ADDED,
+    complete_hooks,
+    complete_loops,
+    is_called,
+    use_tta,
+)
 from mfef_mmrazor.engine import OnlineDistillValLoop, ResultsHook
 
 
@@ -38,8 +44,9 @@ def test_loops_are_added_where_none_is_named():
 def test_hooks_are_added_once(caplog):
     cfg = online(val_cfg=dict(type=OnlineDistillValLoop), custom_hooks=[dict(type=ResultsHook)])
     complete_hooks(cfg, 'stretch')
-    names = ('ContinuedScheduleHook', 'DataCheckHook', 'RampUpHook', 'DistillerUpdateHook')
+    names = [name for name in ADDED if name != 'ResultsHook']
     added = [f'mmrazor.{name}' for name in names]
+    assert cfg.default_hooks.checkpoint.type == 'mmrazor.SafeCheckpointHook'
     assert [hook['type'] for hook in cfg.custom_hooks] == [ResultsHook, *added]
     assert cfg.custom_hooks[1]['how'] == 'stretch'
     before = cfg.to_dict()
