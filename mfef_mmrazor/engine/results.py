@@ -4,12 +4,15 @@ import json
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.analysis import FlopAnalyzer
 from mmengine.device import get_max_cuda_memory
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # slow to import, and few need it
+    from matplotlib.figure import Figure
 
 PACKAGES = (
     'mfef_mmrazor', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain',
@@ -144,25 +147,34 @@ def write_json(path: Path, content: dict) -> None:
     partial.replace(path)
 
 
-def draw_curves(path: Path, history: History, title: str, metric: str = METRIC) -> None:
-    """Primary metric of every predictor over the epochs or iterations, as a picture."""
+def draw_curves(path: Path, history: History, title: str, metric: str = METRIC) -> 'Figure':
+    """Primary metric of every predictor over the epochs or iterations, as the picture written."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    unit, names = unit_of(history), list(summarize(history))
+    figure = Figure(figsize=(9, max(4.5, 1 + 0.2 * len(names))), layout='constrained')
     axes = figure.subplots()
-    unit = unit_of(history)
-    for name in summarize(history):
+    for i, name in enumerate(names):
         entries = [entry for entry in history if name in entry]
         together = not name.startswith(('student', 'model'))
         axes.plot(
             [entry[unit] for entry in entries],
             [entry[name] for entry in entries],
+            color=colormaps['tab10' if len(names) <= 10 else 'turbo'](
+                i if len(names) <= 10 else i / (len(names) - 1)
+            ),
             linestyle='--' if together else '-',
-            marker='o',
+            linewidth=1.5 if len(names) <= 10 else 0.9,
+            marker='o' if len(entries) <= 30 else None,
             markersize=3,
             label=f'{name}: {entries[-1][name]:.2f}' + ' %' * (metric == METRIC),
         )
     axes.set(title=title, xlabel=UNITS[unit], ylabel=metric_label(metric))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    axes.legend(title=f'last {UNITS[unit]}')
+    # beside the curves, never over them
+    figure.legend(title=f'last {UNITS[unit]}', loc='outside right upper', fontsize='small')
     figure.savefig(path, dpi=150)
+    return figure

@@ -109,3 +109,23 @@ def test_peak_memory_sees_what_was_used():
 def test_curves_are_a_picture(tmp_path):
     results.draw_curves(tmp_path / 'curves.png', HISTORY, 'title')
     assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_curves_of_few_epochs_have_whole_numbers_below(tmp_path):
+    figure = results.draw_curves(tmp_path / 'curves.png', HISTORY, 'title')
+    assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
+
+
+def test_curves_of_many_students_and_epochs_are_told_apart_and_not_covered(tmp_path):
+    history = [
+        {'epoch': epoch, **{f'student{i}': 50.0 + i for i in range(20)}} for epoch in range(1, 301)
+    ]
+    figure = results.draw_curves(tmp_path / 'curves.png', history, 'title')
+    figure.draw_without_rendering()  # at the figure's own resolution
+    (axes,), (legend,) = figure.axes, figure.legends
+    lines = axes.get_lines()
+    assert len({line.get_color() for line in lines}) == 20
+    assert {line.get_marker() for line in lines} == {'None'}
+    inside, outside = axes.get_window_extent(), legend.get_window_extent()
+    assert outside.x0 >= inside.x1
+    assert outside.y0 >= 0
