@@ -4,6 +4,7 @@ from .errors import user_errors
 from .export import export
 from .networks import count_networks
 from .report import report
+from .show_maps import show_maps
 from .train import test, train
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     'export',
     'load_config',
     'report',
+    'show_maps',
     'test',
     'train',
     'user_errors',
