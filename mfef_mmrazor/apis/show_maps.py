@@ -205,7 +205,8 @@ def _grad_cams(
     try:
         from pytorch_grad_cam import GradCAM
     except ImportError:
-        print_log('no Grad-CAM: pip install grad-cam', logger='current')
+        # its own dependency opencv-python-headless would overwrite a part of opencv-python
+        print_log('no Grad-CAM: pip install --no-deps grad-cam ttach tqdm', logger='current')
         return {}
     targets = {f'student{i}': getattr(algorithm.students[i], 'backbone', None) for i in students}
     fusion = [part for part in algorithm.modules() if isinstance(part, FeatureFusionConnector)]
