@@ -22,6 +22,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, LogProcesso
 from mmengine.utils import import_modules_from_strings
 from mmengine.utils.dl_utils import set_multi_processing
 from mmpretrain.models import ClsDataPreprocessor
+from mmrazor.models.distillers import ConfigurableDistiller
 from torch import nn
 from torch.distributed import init_process_group
 from torch.nn.parallel import DistributedDataParallel
@@ -42,7 +43,8 @@ LOADER = (
     'worker_init_fn',
 )  # fmt: skip
 Reader = str | Callable
-# what mmengine reads at a place, besides the arguments of the type that is there; * is any key
+# what is read at a place, besides the arguments of the type that is there; * is any key, ... says
+# that there may be more
 READ: dict[tuple[str, ...], tuple[Reader, ...]] = {
     ('auto_scale_lr',): ('base_batch_size', 'enable'),
     ('custom_hooks',): ('priority',),
@@ -58,6 +60,10 @@ READ: dict[tuple[str, ...], tuple[Reader, ...]] = {
     ('env_cfg', 'mp_cfg'): (set_multi_processing,),
     ('log_processor',): (LogProcessor,),
     ('model', 'data_preprocessor'): (ClsDataPreprocessor,),
+    ('model', 'distiller', 'loss_forward_mappings', '*', '*'): (
+        ConfigurableDistiller.get_record, 'detach', 'from_batch', 'student',
+    ),
+    ('model', 'distiller', 'recorders'): ('feature', 'logits', '...'),
     ('model_wrapper_cfg',): (DistributedDataParallel,),
     ('optim_wrapper',): (OptimWrapper, 'constructor', 'paramwise_cfg'),
     ('optim_wrapper', 'paramwise_cfg'): (
@@ -127,12 +133,13 @@ def _check(value: Any, path: tuple[str, ...], default: Any, factories: dict) -> 
     if not isinstance(value, dict):
         return
     kind = value.get('type', default)
-    readers = READ.get(path) or READ.get((*path[:-1], '*'), ())
+    readers = _readers(path)
     called = [
         _arguments(reader) for reader in (*readers, *_found(kind, factories)) if callable(reader)
     ]
     defaults = {name: given for arguments, _ in called for name, given in arguments.items()}
-    more = any(more for _, more in called) or bool(kind and not _found(kind, factories))
+    unknown_kind = bool(kind) and not _found(kind, factories)
+    more = '...' in readers or unknown_kind or any(more for _, more in called)
     known = {*defaults, *(reader for reader in readers if isinstance(reader, str))}
     names = known | EVERYWHERE if known else {'type'}
     for key, item in value.items():
@@ -147,6 +154,13 @@ def _check(value: Any, path: tuple[str, ...], default: Any, factories: dict) -> 
         given = defaults.get(key)
         inner = given.get('type') if isinstance(given, dict) else None
         _check(item, (*path, str(key)), inner, factories)
+
+
+def _readers(path: tuple[str, ...]) -> tuple[Reader, ...]:
+    for place, readers in READ.items():
+        if len(place) == len(path) and all(a in ('*', b) for a, b in zip(place, path, strict=True)):
+            return readers
+    return ()
 
 
 def _registered() -> dict[str, list[Callable]]:

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import subprocess
+import sys
 import tarfile
 import threading
 from functools import partial
@@ -237,6 +238,8 @@ def place(tmp_path, monkeypatch):
     for name in ('__init__.py', 'registry.py'):
         (module / name).write_text(TOUCH)
     monkeypatch.syspath_prepend(str(module.parent))
+    for name in ('canary_module', 'canary_module.registry'):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
