@@ -24,8 +24,9 @@ def test_numbers_that_cannot_be():
     for change, message in (
         (dict(train_dataloader=dict(batch_size=0)), 'train_dataloader.batch_size=0'),
         (dict(optim_wrapper=dict(optimizer=dict(lr=-1))), 'optim_wrapper.optimizer.lr=-1'),
-        (dict(train_cfg={}), 'has no max_epochs'),
-        (dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=5)), 'training by iterations'),
+        (dict(train_cfg={}), 'expected max_epochs, and no max_iters'),
+        (dict(train_cfg=dict(by_epoch=False, max_iters=5, max_epochs=2)), 'and no max_epochs'),
+        (dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=0)), 'train_cfg.max_iters=0'),
     ):
         with pytest.raises(ValueError, match=message):
             check_training(Config({**parts, **change}))

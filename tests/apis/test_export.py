@@ -62,7 +62,7 @@ def trio(tmp_path_factory):
     """
     work_dir = tmp_path_factory.mktemp('trio')
     cfg = config(
-        work_dir, **{'train_dataloader.dataset.train_per_class': 30, 'train_cfg.max_epochs': 3}
+        work_dir, **{'train_dataloader.dataset.train_per_class': 30, 'train_cfg.max_epochs': 6}
     )
     cfg.model.students = [
         classifier(type='CifarResNet', depth=8),
@@ -75,7 +75,7 @@ def trio(tmp_path_factory):
     cfg.model.distiller.in_channels = [64, 64, 128]
     runner = train(cfg)
     runner.model.eval()
-    return work_dir / 'epoch_3.pth', runner
+    return work_dir / 'epoch_6.pth', runner
 
 
 @pytest.fixture(scope='module')

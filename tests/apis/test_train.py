@@ -150,7 +150,7 @@ MISTAKES = {
     ),
     'misspelt distiller': (
         dict(model__distiller__type='MFEFDistiler'),
-        'MFEFDistiler is not registered in mmrazor; nearest: MFEFDistiller',
+        'MFEFDistiler is not registered in mmrazor or mmpretrain; nearest: MFEFDistiller',
     ),
     'misspelt key': (dict(param_schedulers=[]), "option 'param_schedulers' is of no part"),
     'scales': (dict(model__distiller__multi_scale__scales=5), 'scales that fit: [2, 4, 8, 16]'),

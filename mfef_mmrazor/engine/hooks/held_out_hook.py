@@ -31,6 +31,7 @@ class HeldOutHook(Hook):
         >>> custom_hooks = [dict(type='mmrazor.HeldOutHook')]
     """
 
+    kept: Tensor | None = None
     priority = 'ABOVE_NORMAL'  # before EpochSeedHook: no random number of the epoch is used up
 
     def before_train(self, runner) -> None:
@@ -52,6 +53,15 @@ class HeldOutHook(Hook):
         held_out = dict(train, dataset=images, test_mode=True)
         self.dataloader = runner.build_dataloader(dict(val, dataset=held_out), seed=runner.seed)
 
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Keep what the distiller has learnt at the start of this epoch."""
+        checkpoint['held_out_weights'] = unwrapped(runner.model).distiller.weights
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Go on with it, where a run was stopped within an epoch."""
+        if runner._resume and ('mid_epoch' in checkpoint or by_iterations(runner)):
+            self.kept = checkpoint.get('held_out_weights')
+
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """In a training by iterations, begin an epoch."""
         if by_iterations(runner) and runner.iter and runner.iter % steps_per_epoch(runner) == 0:
@@ -61,6 +71,9 @@ class HeldOutHook(Hook):
     def before_train_epoch(self, runner) -> None:
         """Run the students over the held-out images."""
         model = unwrapped(runner.model)
+        if self.kept is not None:
+            model.distiller.weights, self.kept = self.kept, None
+            return
         found: dict[str, list[Tensor]] = defaultdict(list)
         names = [f'student{i}' for i in range(len(model.students))]
         model.eval()
