@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS as NETWORKS
 
 from mfef_mmrazor.models.builder import build
@@ -175,6 +176,7 @@ def test_an_init_cfg_of_which_nothing_fits_is_an_error(tmp_path):
 def test_networks_of_mmpretrain_alone_are_checked_as_well(tmp_path):
     path = saved(torch.nn.Linear(3, 2).state_dict(), tmp_path)
     backbone = dict(type='ResNet', depth=18, init_cfg=dict(type='Pretrained', checkpoint=path))
-    network = NETWORKS.build(dict(type='mmpretrain.ImageClassifier', backbone=backbone))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        network = NETWORKS.build(dict(type='ImageClassifier', backbone=backbone))
     with pytest.raises(ValueError, match='ResNet: none of its .* weights is in'):
         network.init_weights()
