@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
@@ -17,6 +17,17 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     """The names most like ``name``, as the end of an error message; empty where none is."""
     matches = get_close_matches(name, list(known), n=3, cutoff=cutoff)
     return f'; nearest: {", ".join(matches)}' if matches else ''
+
+
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """Names as a text, the first few of them.
+
+    Example:
+        >>> shortened(['a', 'b', 'c'], most=2)
+        'a, b and 1 more'
+    """
+    shown = ', '.join(names[:most]) or 'no names'
+    return f'{shown} and {len(names) - most} more' if len(names) > most else shown
 
 
 def build(cfg: dict | nn.Module, **defaults) -> Any:

@@ -14,6 +14,7 @@ from mmrazor.registry import HOOKS
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ...models.builder import shortened
 from ..checkpoint_files import write_atomically
 from ..unwrap import unwrapped
 
@@ -238,14 +239,3 @@ def save_batch(path: Path, batch: Any) -> None:
         file,
     )
     write_atomically(path, file.getvalue())
-
-
-def shortened(names: Sequence[str], most: int = 8) -> str:
-    """Names as a text, the first few of them.
-
-    Example:
-        >>> shortened(['a', 'b', 'c'], most=2)
-        'a, b and 1 more'
-    """
-    shown = ', '.join(names[:most]) or 'no names'
-    return f'{shown} and {len(names) - most} more' if len(names) > most else shown

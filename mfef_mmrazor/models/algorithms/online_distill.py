@@ -12,7 +12,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
 from ...functional import ensemble_logits
-from ..builder import build, find
+from ..builder import build, find, shortened
 from ..data_samples import pack_predictions, targets
 from ..distillers.online_distiller import OnlineDistiller, Records, check_same_architecture
 from ..from_students import Heads, arguments_of_distiller, check_teaching, share_augments
@@ -127,7 +127,7 @@ class OnlineDistill(BaseAlgorithm):
         preprocessor = data_preprocessor
         if isinstance(preprocessor, dict):
             preprocessor = build(preprocessor, type='mmpretrain.ClsDataPreprocessor')
-        # mmrazor's own way of clearing `inplace` does nothing on torch >= 2.5: done below
+        # mmrazor would clear `inplace` in the first student alone: done for all parts below
         super().__init__(first, preprocessor, init_cfg, module_inplace=True)
         self.peers = ModuleList(peers)
         share_augments(self.students, self.data_preprocessor, data_preprocessor)
@@ -403,11 +403,6 @@ class OnlineDistill(BaseAlgorithm):
                 )
             raise ValueError(
                 'the checkpoint is of another architecture than the config; '
-                + '; '.join(f'{what}: {_shorten(keys)}' for what, keys in wrong.items() if keys)
+                + '; '.join(f'{what}: {shortened(keys)}' for what, keys in wrong.items() if keys)
             )
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _shorten(keys: Sequence[str], most: int = 8) -> str:
-    shown = ', '.join(keys[:most])
-    return f'{shown} and {len(keys) - most} more' if len(keys) > most else shown
