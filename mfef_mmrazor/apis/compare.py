@@ -1,16 +1,8 @@
 """Trains several configs over several seeds, under one set of conditions."""
 
 import json
-import math
-import multiprocessing
-import os
 import reprlib
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +17,7 @@ from .config import load_config, value_at
 from .data_checks import check_data
 from .lock import locked
 from .report import COMPARISON, report, run_folder
-from .train import train
+from .run_all import run_all
 
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
 CONDITIONS = (
@@ -203,42 +195,3 @@ def check_unchanged(methods: dict[str, Config], work_dir: Path) -> None:
                     + ', '.join(f'{key} was {a!r}, is {b!r}' for key, a, b in keys[:4])
                     + '. Choose another work dir'
                 )
-
-
-def run_all(runs: list[tuple[str, int]], work_dir: Path, jobs: int) -> list[tuple[str, int]]:
-    """Run what is not finished yet, ``jobs`` at a time; returns the runs that failed."""
-    todo = [run for run in runs if not (run_folder(work_dir, *run) / 'results.json').is_file()]
-    print(f'{len(runs)} runs, {len(runs) - len(todo)} of them finished before', flush=True)
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // jobs)))
-    rounds = math.ceil(len(todo) / jobs)
-    started, failed = time.monotonic(), []
-    with ThreadPoolExecutor(jobs) as pool:
-        succeeded = pool.map(partial(_run_in_process, work_dir), todo)
-        for done, (run, success) in enumerate(zip(todo, succeeded, strict=True), start=1):
-            if not success:
-                failed.append(run)
-            seconds = (time.monotonic() - started) * (rounds / math.ceil(done / jobs) - 1)
-            print(
-                f'{done}/{len(todo)} {run[0]} seed {run[1]}: {"done" if success else "FAILED"}; '
-                f'about {timedelta(seconds=round(seconds))} left',
-                flush=True,
-            )
-    return failed
-
-
-def _run_in_process(work_dir: Path, run: tuple[str, int]) -> bool:
-    process = multiprocessing.get_context('spawn').Process(target=_run, args=(work_dir, *run))
-    process.start()
-    process.join()
-    return process.exitcode == 0
-
-
-def _run(work_dir: Path, method: str, seed: int) -> None:
-    """One run, in a process of its own; what it prints goes to ``run.log``."""
-    folder = run_folder(work_dir, method, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / 'run.log', 'a') as log:
-        os.dup2(log.fileno(), sys.stdout.fileno())
-        os.dup2(log.fileno(), sys.stderr.fileno())
-    config = work_dir / 'configs' / f'{method}.py'
-    train(load_config(config, work_dir=folder, seed=seed), resume=True)
