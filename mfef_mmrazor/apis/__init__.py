@@ -5,9 +5,11 @@ from .export import export
 from .networks import count_networks
 from .report import report
 from .show_maps import show_maps
+from .slurm import Slurm
 from .train import test, train
 
 __all__ = [
+    'Slurm',
     'compare',
     'count_networks',
     'export',

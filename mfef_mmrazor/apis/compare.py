@@ -18,6 +18,7 @@ from .data_checks import check_data
 from .lock import locked
 from .report import COMPARISON, report, run_folder
 from .run_all import run_all
+from .slurm import Slurm
 
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
 CONDITIONS = (
@@ -32,9 +33,10 @@ def compare(
     seeds: Sequence[int],
     work_dir: str | Path,
     baseline: str | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     allow: Sequence[str] = (),
     cfg_options: dict | None = None,
+    slurm: Slurm | None = None,
 ) -> None:
     """Train every config with every seed, and write what came of it.
 
@@ -49,10 +51,12 @@ def compare(
         seeds: Random seeds.
         work_dir: Folder for the runs and the report, see :func:`mfef_mmrazor.apis.report`.
         baseline: Method that the others are compared with; by default the first of the work dir.
-        jobs: Runs at a time. The processors are shared out among them.
+        jobs: Runs at a time. On this machine one by default, and the processors are shared out
+            among them; on Slurm as many as it has room for.
         allow: Conditions in which the configs may differ, such as ``model.students``, or parts of
             them, such as ``train_dataloader.dataset.pipeline``.
         cfg_options: Values to override in every config, by dotted key.
+        slurm: Run them as jobs of a cluster, not on this machine.
 
     Raises:
         ValueError: There is no seed or no job; or two configs are called alike; or they differ in a
@@ -65,7 +69,7 @@ def compare(
         NotADirectoryError: The work dir, or a folder above it, is a file.
     """
     seeds = list(dict.fromkeys(seeds))
-    if not seeds or jobs < 1:
+    if not seeds or (jobs is not None and jobs < 1):
         raise ValueError(f'found seeds={seeds} and jobs={jobs}, expected at least one of each')
     work_dir = Path(work_dir).resolve()
     check_folder(work_dir)
@@ -91,7 +95,7 @@ def compare(
         for name, cfg in methods.items():
             cfg.dump(work_dir / 'configs' / f'{name}.py')
         write_json(work_dir / COMPARISON, dict(methods=list(everything), baseline=baseline))
-        failed = run_all(runs, work_dir, jobs)
+        failed = run_all(runs, work_dir, jobs, slurm)
         try:
             report(work_dir)
         except (ValueError, FileNotFoundError):  # those of the baseline may be what failed
