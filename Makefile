@@ -35,7 +35,7 @@ matrix:
 	$(PYTHON) .ci/matrix.py $(ROWS)
 
 mmrazor-tests: .venv/ready
-	$(BIN)/python .ci/mmrazor_tests.py $(MMRAZOR)
+	.ci/mmrazor_tests $(MMRAZOR)
 
 lint: .venv/ready
 	$(BIN)/ruff check .
