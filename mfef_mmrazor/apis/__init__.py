@@ -5,9 +5,11 @@ from .export import export
 from .networks import count_networks
 from .report import report
 from .show_maps import show_maps
+from .sweep import Sweep
 from .train import test, train
 
 __all__ = [
+    'Sweep',
     'compare',
     'count_networks',
     'export',

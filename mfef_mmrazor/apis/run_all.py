@@ -10,8 +10,8 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from .comparison import config_file, run_folder
 from .config import load_config
-from .report import run_folder
 from .train import train
 
 
@@ -50,5 +50,4 @@ def _run(work_dir: Path, method: str, seed: int) -> None:
     with open(folder / 'run.log', 'a') as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    config = work_dir / 'configs' / f'{method}.py'
-    train(load_config(config, work_dir=folder, seed=seed), resume=True)
+    train(load_config(config_file(work_dir, method), work_dir=folder, seed=seed), resume=True)

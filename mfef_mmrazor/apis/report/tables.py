@@ -1,0 +1,113 @@
+"""Accuracy and cost of every method, in Markdown."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ...engine.results import METRIC
+from ..comparison import SWEEP
+from .runs import STUDENTS
+
+PREDICTORS = (STUDENTS, 'best student', 'student0', 'ensemble', 'fused')
+CAPTION = """\
+{metric} at the last epoch, mean ± standard deviation over n seeds; "best epoch" is
+the mean of the students, each at the epoch where it scored best. "student0" is what a method with a
+leader (OKDDip, FFSD) is for; the others' students are alike. "cost" is the training time relative
+to {baseline}, and says little where the machine had other work to do; parameters and MACs
+(convolutions and linear layers, one image) are those of student0 as deployed.
+"""
+SWEPT = """\
+Settings tried on held-out training images ({held_out}; seeds {seeds}): mean of students, last
+epoch. The best one of each method was trained for the table above.
+"""
+
+
+def markdown(runs: pd.DataFrame, baseline: str, metric: str, work_dir: Path) -> str:
+    """All tables of a comparison, one of accuracies per block, and what they show."""
+    blocks = runs.groupby('block', sort=False)
+    parts = []
+    for block, of_block in blocks:
+        heading = f'## {block}\n\n' * (len(blocks) > 1)
+        parts.append(heading + _lines(accuracy_table(summary(of_block, baseline))))
+    text = '\n'.join(parts)
+    shown = 'Top-1 accuracy in percent' if metric == METRIC else metric
+    text += '\n' + CAPTION.format(metric=shown, baseline=baseline)
+    revisions = runs['revision'].dropna().unique()
+    if len(revisions) > 1:
+        text += f'The runs are of different revisions: {", ".join(revisions)}.\n'
+    if (work_dir / SWEEP).is_file():
+        text += '\n## Settings\n\n' + sweep_table(json.loads((work_dir / SWEEP).read_text()))
+    return text
+
+
+def summary(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """A row a method of one block: mean and standard deviation over the seeds, cost and size."""
+    seconds = runs.drop_duplicates(['method', 'seed']).set_index(['method', 'seed'])[
+        'train_seconds'
+    ]
+    rows = []
+    for method, of_method in runs.groupby('method', sort=False):
+        students = of_method[of_method['predictor'] == STUDENTS]
+        row: dict[str, Any] = dict(method=method, n=of_method['seed'].nunique())
+        for predictor in PREDICTORS:
+            accuracies = of_method[of_method['predictor'] == predictor]['last']
+            row |= {predictor: accuracies.mean(), f'{predictor} std': accuracies.std()}
+        row |= {'best epoch': students['best'].mean(), 'best epoch std': students['best'].std()}
+        if baseline in seconds:
+            row['cost'] = (seconds[method] / seconds[baseline]).dropna().mean()
+        row |= dict(parameters=students['parameters'].iloc[0], macs=students['macs'].iloc[0])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def accuracy_table(rows: pd.DataFrame) -> list[dict[str, str]]:
+    """The accuracies of one block as text, by column."""
+    return [
+        {
+            'method': row['method'],
+            'n': str(row['n']),
+            **{name: mean_std(row, name) for name in (*PREDICTORS, 'best epoch')},
+            'cost': '' if pd.isna(row.get('cost')) else f'{row["cost"]:.2f}',
+            'parameters': f'{row["parameters"]:,}',
+            'MACs': f'{row["macs"] / 1e6:.2f} M',
+        }
+        for row in rows.to_dict('records')
+    ]
+
+
+def mean_std(row: dict, name: str, digits: int = 2) -> str:
+    """``70.12 ± 0.34``; nothing where there is no number, and no deviation of one."""
+    if pd.isna(row[name]):
+        return ''
+    deviation = row[f'{name} std']
+    return f'{row[name]:.{digits}f}' + ('' if pd.isna(deviation) else f' ± {deviation:.{digits}f}')
+
+
+def sweep_table(sweep: dict) -> str:
+    """Every setting that was tried, and which were chosen."""
+    several = len({tried['block'] for tried in sweep['settings']}) > 1
+    rows = [
+        {
+            **({'block': tried['block']} if several else {}),
+            'method': tried['method'],
+            'config': tried['config'],
+            'setting': ', '.join(f'{key}={value}' for key, value in tried['options'].items()),
+            'held-out accuracy': f'{tried["accuracy"]:.2f}',
+            'chosen': 'yes' * tried['chosen'],
+        }
+        for tried in sweep['settings']
+    ]
+    seeds = ', '.join(map(str, sweep['seeds']))
+    text = f'{_lines(rows)}\n{SWEPT.format(held_out=sweep["held_out"], seeds=seeds)}'
+    if sweep['untuned']:
+        text += f'Not tuned: {", ".join(sweep["untuned"])}.\n'
+    return text
+
+
+def _lines(rows: list[dict[str, str]]) -> str:
+    """Rows as a table in Markdown; all columns but the first are numbers."""
+    header = list(rows[0])
+    lines = [header, ['---', *('---:' for _ in header[1:])], *(list(row.values()) for row in rows)]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines) + '\n'
