@@ -1,15 +1,16 @@
 """The finished runs of a comparison as one table of numbers."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from ...engine.results import METRIC, UNITS, unit_of
+from ...engine.results import UNITS, read_results, unit_of
 from ..comparison import Entry, run_folder
 
 STUDENTS = 'mean of students'
+CALIBRATION = ('nll', 'ece')
+DIVERSITY = ('disagreement', 'kl')
 
 
 def read_runs(work_dir: Path, entries: Sequence[Entry]) -> tuple[pd.DataFrame, str]:
@@ -26,9 +27,9 @@ def read_runs(work_dir: Path, entries: Sequence[Entry]) -> tuple[pd.DataFrame, s
     for entry in entries:
         own: list[dict] = []
         for path in run_folder(work_dir, entry.name, 0).parent.glob('seed*/results.json'):
-            results = json.loads(path.read_text())
+            results = read_results(path)
             check_last_epoch(path, results)
-            metrics[results.get('metric', METRIC)] = path
+            metrics[results['metric']] = path
             of_run = dict(
                 block=entry.block,
                 method=entry.method,
@@ -37,8 +38,8 @@ def read_runs(work_dir: Path, entries: Sequence[Entry]) -> tuple[pd.DataFrame, s
                 revision=results['git_revision'],
             )
             cost = dict(train_seconds=results['train_seconds'], **results['deployed'])
-            for name, accuracy in _predictors(results['predictors']).items():
-                own.append({**of_run, 'predictor': name, **accuracy, **cost})
+            for name, scores in _predictors(results).items():
+                own.append({**of_run, 'predictor': name, **scores, **cost})
         rows += sorted(own, key=lambda row: row['seed'])
     if not rows:
         raise FileNotFoundError(f'no finished run in {work_dir / "runs"}')
@@ -59,12 +60,18 @@ def check_last_epoch(path: Path, results: dict) -> None:
         )
 
 
-def _predictors(predictors: dict) -> dict[str, dict[str, float]]:
-    """Accuracy at the last and the best epoch: of each predictor, and over the students."""
-    found = {
-        name: dict(last=p['last']['accuracy'], best=p['best']['accuracy'])
-        for name, p in predictors.items()
-    }
+def _predictors(results: dict) -> dict[str, dict[str, float]]:
+    """Accuracy at the last and the best epoch, NLL and ECE: of each predictor, and over students.
+
+    Over the students it is their mean, how far they differ, and the best accuracy.
+    """
+    found = {}
+    for name, predictor in results['predictors'].items():
+        last, best = predictor['last'], predictor['best']
+        measured = {key: last[key] for key in CALIBRATION if key in last}
+        found[name] = dict(last=last['accuracy'], best=best['accuracy'], **measured)
     students = pd.DataFrame([v for k, v in found.items() if k.startswith(('student', 'model'))])
-    over = {STUDENTS: students.mean().to_dict(), 'best student': students.max().to_dict()}
-    return {**over, **found}
+    unlike = results['students'].get('last', {})
+    differing = {key: unlike[key] for key in DIVERSITY if key in unlike}
+    best_student = students[['last', 'best']].max().to_dict()
+    return {STUDENTS: students.mean().to_dict() | differing, 'best student': best_student, **found}

@@ -8,8 +8,9 @@ import pandas as pd
 
 from ...engine.results import METRIC
 from ..comparison import SWEEP
-from .runs import STUDENTS
+from .runs import CALIBRATION, DIVERSITY, STUDENTS
 
+NOTHING = pd.Series(dtype=float)
 PREDICTORS = (STUDENTS, 'best student', 'student0', 'ensemble', 'fused')
 CAPTION = """\
 {metric} at the last epoch, mean ± standard deviation over n seeds; "best epoch" is
@@ -17,6 +18,11 @@ the mean of the students, each at the epoch where it scored best. "student0" is 
 leader (OKDDip, FFSD) is for; the others' students are alike. "cost" is the training time relative
 to {baseline}, and says little where the machine had other work to do; parameters and MACs
 (convolutions and linear layers, one image) are those of student0 as deployed.
+"""
+CALIBRATED = """\
+NLL: negative log-likelihood in nats; ECE: expected calibration error in percent, 15 bins. Between
+students: share of images that two of them label differently, in percent, and mean KL divergence of
+their predictions, in nats.
 """
 SWEPT = """\
 Settings tried on held-out training images ({held_out}; seeds {seeds}): mean of students, last
@@ -30,10 +36,15 @@ def markdown(runs: pd.DataFrame, baseline: str, metric: str, work_dir: Path) -> 
     parts = []
     for block, of_block in blocks:
         heading = f'## {block}\n\n' * (len(blocks) > 1)
-        parts.append(heading + _lines(accuracy_table(summary(of_block, baseline))))
+        rows = summary(of_block, baseline)
+        parts.append(heading + _lines(accuracy_table(rows)))
+        if measured(rows):
+            parts.append(_lines(calibration_table(rows)))
     text = '\n'.join(parts)
     shown = 'Top-1 accuracy in percent' if metric == METRIC else metric
     text += '\n' + CAPTION.format(metric=shown, baseline=baseline)
+    if measured(runs):
+        text += CALIBRATED
     revisions = runs['revision'].dropna().unique()
     if len(revisions) > 1:
         text += f'The runs are of different revisions: {", ".join(revisions)}.\n'
@@ -52,14 +63,22 @@ def summary(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
         students = of_method[of_method['predictor'] == STUDENTS]
         row: dict[str, Any] = dict(method=method, n=of_method['seed'].nunique())
         for predictor in PREDICTORS:
-            accuracies = of_method[of_method['predictor'] == predictor]['last']
-            row |= {predictor: accuracies.mean(), f'{predictor} std': accuracies.std()}
-        row |= {'best epoch': students['best'].mean(), 'best epoch std': students['best'].std()}
+            of_predictor = of_method[of_method['predictor'] == predictor]
+            row |= _moments(of_predictor['last'], predictor)
+            for name in CALIBRATION:
+                row |= _moments(of_predictor.get(name, NOTHING), f'{predictor} {name}')
+        for name in DIVERSITY:
+            row |= _moments(students.get(name, NOTHING), name)
+        row |= _moments(students['best'], 'best epoch')
         if baseline in seconds:
             row['cost'] = (seconds[method] / seconds[baseline]).dropna().mean()
         row |= dict(parameters=students['parameters'].iloc[0], macs=students['macs'].iloc[0])
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _moments(values: pd.Series, name: str) -> dict[str, float]:
+    return {name: values.mean(), f'{name} std': values.std()}
 
 
 def accuracy_table(rows: pd.DataFrame) -> list[dict[str, str]]:
@@ -72,6 +91,29 @@ def accuracy_table(rows: pd.DataFrame) -> list[dict[str, str]]:
             'cost': '' if pd.isna(row.get('cost')) else f'{row["cost"]:.2f}',
             'parameters': f'{row["parameters"]:,}',
             'MACs': f'{row["macs"] / 1e6:.2f} M',
+        }
+        for row in rows.to_dict('records')
+    ]
+
+
+def measured(table: pd.DataFrame) -> bool:
+    """Whether calibration was measured: older runs have none."""
+    columns = [name for name in table if str(name).endswith('nll')]
+    return bool(columns) and bool(table[columns].notna().any(axis=None))
+
+
+def calibration_table(rows: pd.DataFrame) -> list[dict[str, str]]:
+    """Calibration of the predictors of one block, and how far students differ, as text."""
+    return [
+        {
+            'method': row['method'],
+            **{
+                f'{label} {predictor}': mean_std(row, f'{predictor} {name}', digits)
+                for name, label, digits in (('nll', 'NLL', 3), ('ece', 'ECE', 2))
+                for predictor in (STUDENTS, 'ensemble', 'fused')
+            },
+            'disagreement': mean_std(row, 'disagreement'),
+            'KL': mean_std(row, 'kl', 3),
         }
         for row in rows.to_dict('records')
     ]
