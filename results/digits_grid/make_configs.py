@@ -21,6 +21,12 @@ DISTILLERS = dict(
     okdph="type='OKDPHDistiller'",
     dkel="type='DKELDistiller', in_channels=64, num_classes=10, momentum=0.04, ramp_up_epochs=3",
 )
+STAGES = """,
+        recorders=dict(
+            stage1=dict(type='ModuleOutputs', source='backbone.stages.0'),
+            stage2=dict(type='ModuleOutputs', source='backbone.stages.1'),
+        ),
+    """  # as WRN's modules are called
 CONFIG = """\
 _base_ = [
     '../../configs/_base_/datasets/digits.py',
@@ -46,4 +52,6 @@ for network in ('resnet8', 'wrn-16-1'):
     for method, distiller in DISTILLERS.items():
         path = FOLDER / f'{method}_{network}-x3_1xb32-10e_digits.py'
         same = method == 'okdph'  # as its paper has it
+        if network.startswith('wrn') and method in ('dcm', 'ffsd', 'dccl'):
+            distiller += STAGES
         path.write_text(CONFIG.format(network=network, distiller=distiller, same=same))
