@@ -47,6 +47,9 @@ def main() -> None:
         '--untuned', nargs='+', default=[], metavar='METHOD',
         help='methods without anything to sweep, such as independent',
     )  # fmt: skip
+    parser.add_argument(
+        '--dry-run', action='store_true', help='only say what would run, and for about how long'
+    )
     parser.add_argument('--report', metavar='DIR', help='only rebuild the report of stored runs')
     args = parser.parse_args()
     if bool(args.report) == bool(args.configs):
@@ -61,7 +64,7 @@ def main() -> None:
         sweep = Sweep(args.sweep or {}, args.sweep_seeds, args.untuned) if swept else None
         compare(
             args.configs, args.seeds, args.work_dir, args.baseline, args.jobs, args.allow,
-            args.cfg_options, sweep,
+            args.cfg_options, sweep, args.dry_run,
         )  # fmt: skip
 
 

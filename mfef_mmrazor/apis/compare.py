@@ -21,9 +21,10 @@ from .completion import is_scored
 from .conditions import check_conditions, differences
 from .data_checks import check_data
 from .lock import locked
+from .plan import show_plan
 from .report import report
 from .run_all import run_all
-from .sweep import Sweep, all_settings, choose
+from .sweep import Sweep, all_settings, choose, one_of_each
 
 Configs = dict[Entry, Config]
 
@@ -37,6 +38,7 @@ def compare(
     allow: Sequence[str] = (),
     cfg_options: dict | None = None,
     sweep: Sweep | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Train every config with every seed, and write what came of it.
 
@@ -60,6 +62,7 @@ def compare(
         sweep: Settings to try on held-out training images first; only the best one of each method
             goes on to the seeds. The trials are a comparison of their own, in the folder ``sweep``
             of the work dir.
+        dry_run: Only check everything, and say what would run and for about how long.
 
     Raises:
         ValueError: There is no seed or no job; or two configs are called alike; or they differ in a
@@ -79,8 +82,10 @@ def compare(
         settings = all_settings(paths, cfg_options or {}, sweep)
         _check_baseline(baseline, [setting.method for setting in settings])
         trials = {setting.entry: setting.trial for setting in settings}
-        compare_all(trials, [], sweep.seeds, work_dir / 'sweep', None, jobs, allow)
-        chosen = choose(settings, sweep, work_dir)
+        check_unchanged(trials, work_dir / 'sweep')
+        compare_all(trials, [], sweep.seeds, work_dir / 'sweep', None, jobs, allow, dry_run)
+        # in a dry run any setting stands for the best one
+        chosen = one_of_each(settings) if dry_run else choose(settings, sweep, work_dir)
         paths, methods = [each.path for each in chosen], [each.method for each in chosen]
         options = [each.options for each in chosen]
     stored = read_comparison(work_dir)
@@ -90,7 +95,9 @@ def compare(
     cfgs = [read_config(path, own) for path, own in zip(paths, options, strict=True)]
     baseline = baseline or (stored.baseline if stored else None)
     found = dict(zip(entries, cfgs, strict=True))
-    compare_all(found, earlier, seeds, work_dir, baseline, jobs, allow)
+    if sweep is None or not dry_run:
+        check_unchanged(found, work_dir)
+    compare_all(found, earlier, seeds, work_dir, baseline, jobs, allow, dry_run)
 
 
 def compare_all(
@@ -101,12 +108,12 @@ def compare_all(
     baseline: str | None,
     jobs: int,
     allow: Sequence[str],
+    dry_run: bool,
 ) -> None:
     """Check the configs, train them with every seed, and write the report."""
     seeds = list(dict.fromkeys(seeds))
     if not seeds or jobs < 1:
         raise ValueError(f'found seeds={seeds} and jobs={jobs}, expected at least one of each')
-    check_unchanged(configs, work_dir)
     new = {entry.name: entry for entry in [*earlier, *configs]}
     everything = Comparison(list(new.values()), baseline or next(iter(new.values())).method)
     _check_baseline(baseline, [entry.method for entry in everything.entries])
@@ -117,6 +124,9 @@ def compare_all(
         )
     for entry, cfg in configs.items():
         check_config(entry, cfg)
+    if dry_run:
+        show_plan(configs, seeds, work_dir, jobs)
+        return
     runs = [(entry.name, seed) for seed in seeds for entry in configs]
     with locked(work_dir):
         for entry, cfg in configs.items():

@@ -2,8 +2,8 @@
 
 import itertools
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,6 +152,14 @@ def hold_out(cfg: Config, name: str) -> None:
         cfg.pop(part, None)
 
 
+def one_of_each(settings: Sequence[Setting], scores: Mapping[str, float] = {}) -> list[Setting]:
+    """The setting of the highest score, or else the first one, of every method and block."""
+    groups: dict[tuple[str, str], list[Setting]] = defaultdict(list)
+    for setting in settings:
+        groups[setting.entry.block, setting.method].append(setting)
+    return [max(own, key=lambda s: scores.get(s.entry.name, 0.0)) for own in groups.values()]
+
+
 def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Setting]:
     """The best setting of every method and block; all of them are written to ``sweep.json``.
 
@@ -160,12 +168,8 @@ def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Se
     """
     runs, _ = read_runs(work_dir / 'sweep', [setting.entry for setting in settings])
     runs = runs[(runs['predictor'] == STUDENTS) & runs['seed'].isin(sweep.seeds)]
-    scores = runs.groupby('name')['last'].mean()
-    best: dict[tuple[str, str], Setting] = {}
-    for setting in settings:
-        key, score = (setting.entry.block, setting.method), scores[setting.entry.name]
-        if key not in best or score > scores[best[key].entry.name]:
-            best[key] = setting
+    scores = runs.groupby('name')['last'].mean().to_dict()
+    best = one_of_each(settings, scores)
     tried = [
         dict(
             block=setting.entry.block,
@@ -174,7 +178,7 @@ def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Se
             config=setting.path.name,
             options=setting.swept,
             accuracy=round(float(scores[setting.entry.name]), 4),
-            chosen=setting in best.values(),
+            chosen=any(setting is each for each in best),
         )
         for setting in settings
     ]
@@ -185,4 +189,4 @@ def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Se
         settings=tried,
     )
     write_json(work_dir / SWEEP, content)
-    return list(best.values())
+    return best

@@ -169,6 +169,23 @@ def test_runs_of_another_config_are_not_taken_for_this_one(compared, configs):
     assert sorted(compared.rglob('*')) == before
 
 
+def test_a_dry_run_says_what_is_left_and_writes_nothing(compared, configs, variant, capsys):
+    before = {path: path.stat().st_mtime_ns for path in compared.rglob('*')}
+    third = variant('third', 'model["distiller"]["multi_scale"] = None\n')
+    compare([*configs, third], [0, 1, 2], compared, jobs=2, cfg_options=SMALL, dry_run=True)
+    rows = [
+        [cell.strip() for cell in line.split('│')[1:-1]]
+        for line in capsys.readouterr().out.splitlines()
+        if '│' in line
+    ]
+    seconds = round(results(compared, 'mfef', 0)['train_seconds'])
+    assert [(row[0], row[3]) for row in rows] == [
+        ('mfef', '1 of 3'), ('plain', '1 of 3'), ('third', '3 of 3')
+    ]  # fmt: skip
+    assert rows[0][4] == f'0:00:{seconds:02d}' and rows[2][4] == '?'
+    assert {path: path.stat().st_mtime_ns for path in compared.rglob('*')} == before
+
+
 def test_other_mistakes(compared, configs, tmp_path):
     with pytest.raises(ValueError, match='called so already'):
         compare([configs[0], configs[0]], [0], tmp_path)
