@@ -43,7 +43,8 @@ model = dict(
     same_initial_weights={same},
     distiller=dict({distiller}),
 )
-train_cfg = dict(max_epochs=10, val_interval=2)
+train_cfg = dict(max_epochs=10, val_interval=5)
+default_hooks = dict(checkpoint=dict(interval=10))
 param_scheduler = dict(T_max=10)
 """
 
