@@ -77,6 +77,12 @@ def read_comparison(work_dir: Path) -> Comparison | None:
     return Comparison(entries, stored['baseline'])
 
 
+def read_sweep(work_dir: Path) -> dict | None:
+    """The settings that were tried before the comparison, see :func:`~.sweep.choose`."""
+    path = work_dir / SWEEP
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
 def write_comparison(work_dir: Path, comparison: Comparison) -> None:
     """Keep what is compared in the work dir."""
     entries = [asdict(entry) for entry in comparison.entries]

@@ -15,7 +15,7 @@ from ..engine.results import write_json
 from .checkpoints import check_model
 from .comparison import SWEEP, Entry, method_of, name_entries, read_config
 from .completion import is_called
-from .report.runs import STUDENTS, read_runs
+from .report.runs import STUDENTS, numbers, stored_results
 
 SPLITS = 5
 
@@ -166,7 +166,8 @@ def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Se
     The best is that of the highest accuracy on the held-out images at the last epoch, mean of the
     students and seeds; of equal ones the first.
     """
-    runs, _ = read_runs(work_dir / 'sweep', [setting.entry for setting in settings])
+    stored, _ = stored_results(work_dir / 'sweep', [setting.entry for setting in settings])
+    runs = numbers(stored)
     runs = runs[(runs['predictor'] == STUDENTS) & runs['seed'].isin(sweep.seeds)]
     scores = runs.groupby('name')['last'].mean().to_dict()
     best = one_of_each(settings, scores)

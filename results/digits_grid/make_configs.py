@@ -1,4 +1,4 @@
-"""Writes the configs of this comparison: every method with three equal students, no other change."""
+"""Writes the configs of this comparison: every method with three equal students."""
 
 from pathlib import Path
 

@@ -3,18 +3,26 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+
 from ...engine.results import write_json
 from ..comparison import COMPARISON, read_comparison
-from .pictures import draw
-from .runs import read_runs
+from .latex import latex
+from .page import page
+from .pictures import draw_accuracies, save
+from .ranks import draw_critical_difference
+from .runs import numbers, stored_results
 from .significance import statistics
-from .tables import markdown
+from .tables import markdown, summary
 
 
 def report(work_dir: str | Path, baseline: str | None = None) -> None:
-    """Write ``runs.csv``, ``table.md``, ``stats.json`` and ``accuracy.png`` from the stored runs.
+    """Write the report of the stored runs.
 
-    The same runs give the same bytes.
+    ``report.html`` has all of it and opens from disk. ``table.md``, ``table.tex`` and ``table.csv``
+    have the tables, ``runs.csv`` a row per run and predictor, ``stats.json`` the tests,
+    ``accuracy.png`` the accuracies and, over several networks and data sets,
+    ``critical_difference.png`` the average ranks. The same runs give the same bytes.
 
     Args:
         work_dir: Folder of :func:`mfef_mmrazor.apis.compare`.
@@ -30,15 +38,31 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
     if comparison is None:
         raise FileNotFoundError(f'{work_dir} is no folder of a comparison: no {COMPARISON} in it')
     comparison = replace(comparison, baseline=baseline or comparison.baseline)
-    runs, metric = read_runs(work_dir, comparison.entries)
+    stored, metric = stored_results(work_dir, comparison.entries)
+    runs = numbers(stored)
     if comparison.baseline not in set(runs['method']):
         raise ValueError(
             f'the baseline {comparison.baseline!r} has no finished run; finished: '
             + ', '.join(runs['method'].unique())
         )
     grid = runs['block'].nunique() > 1
+    summaries = {
+        block: summary(of_block, comparison.baseline)
+        for block, of_block in runs.groupby('block', sort=False)
+    }
+    stats = statistics(runs, comparison.baseline, metric)
     left_out = ['name'] if grid else ['name', 'block']
     runs.drop(columns=left_out).to_csv(work_dir / 'runs.csv', index=False)
-    (work_dir / 'table.md').write_text(markdown(runs, comparison.baseline, metric, work_dir))
-    write_json(work_dir / 'stats.json', statistics(runs, comparison.baseline, metric))
-    draw(runs, work_dir / 'accuracy.png', metric)
+    pd.concat(summaries, names=['block', 'row']).reset_index('row', drop=True).dropna(
+        axis='columns', how='all'
+    ).to_csv(work_dir / 'table.csv', index=grid, float_format='%.4f')
+    (work_dir / 'table.md').write_text(
+        markdown(runs, summaries, stats, comparison.baseline, metric, work_dir)
+    )
+    (work_dir / 'table.tex').write_text(latex(summaries, stats, comparison.baseline, metric))
+    write_json(work_dir / 'stats.json', stats)
+    save(draw_accuracies(runs, metric), work_dir / 'accuracy.png')
+    if 'grid' in stats:
+        save(draw_critical_difference(runs), work_dir / 'critical_difference.png')
+    html = page(work_dir, comparison, stored, runs, summaries, stats, metric)
+    (work_dir / 'report.html').write_text(html)

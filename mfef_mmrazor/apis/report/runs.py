@@ -13,40 +13,47 @@ CALIBRATION = ('nll', 'ece')
 DIVERSITY = ('disagreement', 'kl')
 
 
-def read_runs(work_dir: Path, entries: Sequence[Entry]) -> tuple[pd.DataFrame, str]:
-    """One row a run and predictor: accuracies in percent, seconds, size of what is deployed.
-
-    And the name of the metric, where it is another than accuracy.
+def stored_results(
+    work_dir: Path, entries: Sequence[Entry]
+) -> tuple[list[tuple[Entry, dict]], str]:
+    """Every finished run, with its ``results.json``; and the name of the metric.
 
     Raises:
         FileNotFoundError: There is no finished run.
         ValueError: A run was not scored at its last epoch, or runs by different metrics.
     """
-    rows: list[dict] = []
-    metrics = {}
+    found, metrics = [], {}
     for entry in entries:
-        own: list[dict] = []
+        own = []
         for path in run_folder(work_dir, entry.name, 0).parent.glob('seed*/results.json'):
             results = read_results(path)
             check_last_epoch(path, results)
             metrics[results['metric']] = path
-            of_run = dict(
-                block=entry.block,
-                method=entry.method,
-                name=entry.name,
-                seed=results['seed'],
-                revision=results['git_revision'],
-            )
-            cost = dict(train_seconds=results['train_seconds'], **results['deployed'])
-            for name, scores in _predictors(results).items():
-                own.append({**of_run, 'predictor': name, **scores, **cost})
-        rows += sorted(own, key=lambda row: row['seed'])
-    if not rows:
+            own.append((entry, results))
+        found += sorted(own, key=lambda run: run[1]['seed'])
+    if not found:
         raise FileNotFoundError(f'no finished run in {work_dir / "runs"}')
     if len(metrics) > 1:
-        found = ', '.join(f'{metric}: {path}' for metric, path in metrics.items())
-        raise ValueError(f'runs were scored by different metrics ({found})')
-    return pd.DataFrame(rows), next(iter(metrics))
+        different = ', '.join(f'{metric}: {path}' for metric, path in metrics.items())
+        raise ValueError(f'runs were scored by different metrics ({different})')
+    return found, next(iter(metrics))
+
+
+def numbers(stored: Sequence[tuple[Entry, dict]]) -> pd.DataFrame:
+    """One row a run and predictor: accuracies in percent, seconds, size of what is deployed."""
+    rows: list[dict] = []
+    for entry, results in stored:
+        of_run = dict(
+            block=entry.block,
+            method=entry.method,
+            name=entry.name,
+            seed=results['seed'],
+            revision=results['git_revision'],
+        )
+        cost = dict(train_seconds=results['train_seconds'], **results['deployed'])
+        for name, scores in _predictors(results).items():
+            rows.append({**of_run, 'predictor': name, **scores, **cost})
+    return pd.DataFrame(rows)
 
 
 def check_last_epoch(path: Path, results: dict) -> None:

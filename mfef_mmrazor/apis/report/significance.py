@@ -5,6 +5,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from ...engine.results import METRIC
+from .ranks import rank
 from .runs import STUDENTS
 
 MIN_SEEDS = 5
@@ -13,7 +14,7 @@ MIN_SEEDS = 5
 def statistics(runs: pd.DataFrame, baseline: str, metric: str = METRIC) -> dict:
     """Each method against the baseline: differences by seed, interval, tests, Holm-corrected.
 
-    Over several blocks, ``blocks`` has the comparisons of each.
+    Over several blocks, ``blocks`` has the comparisons of each, and ``grid`` the methods' ranks.
     """
     shown = f'{metric}, {STUDENTS}, last epoch'
     if metric == METRIC:
@@ -22,8 +23,14 @@ def statistics(runs: pd.DataFrame, baseline: str, metric: str = METRIC) -> dict:
     blocks = runs.groupby('block', sort=False)
     by_block = {block: against_baseline(of_block, baseline) for block, of_block in blocks}
     if len(by_block) > 1:
-        return dict(found, blocks=by_block)
+        grid = rank(runs)
+        return dict(found, blocks=by_block, **({'grid': grid} if grid else {}))
     return dict(found, comparisons=next(iter(by_block.values())))
+
+
+def comparisons_of(stats: dict, block: str) -> list[dict]:
+    """The comparisons of one block in :func:`statistics`."""
+    return stats['blocks'][block] if 'blocks' in stats else stats['comparisons']
 
 
 def against_baseline(runs: pd.DataFrame, baseline: str) -> list[dict]:

@@ -1,13 +1,13 @@
-"""Accuracy and cost of every method, in Markdown."""
+"""Accuracy, calibration and cost of every method; as text, and in Markdown."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ...engine.results import METRIC
-from ..comparison import SWEEP
+from ..comparison import read_sweep
+from .ranks import rank_table
 from .runs import CALIBRATION, DIVERSITY, STUDENTS
 
 NOTHING = pd.Series(dtype=float)
@@ -24,19 +24,27 @@ NLL: negative log-likelihood in nats; ECE: expected calibration error in percent
 students: share of images that two of them label differently, in percent, and mean KL divergence of
 their predictions, in nats.
 """
+RANKED = """\
+Wins/ties/losses of the row's method against the column's, mean of students. Tests: stats.json.
+"""
 SWEPT = """\
 Settings tried on held-out training images ({held_out}; seeds {seeds}): mean of students, last
 epoch. The best one of each method was trained for the table above.
 """
 
 
-def markdown(runs: pd.DataFrame, baseline: str, metric: str, work_dir: Path) -> str:
+def markdown(
+    runs: pd.DataFrame,
+    summaries: dict[str, pd.DataFrame],
+    stats: dict,
+    baseline: str,
+    metric: str,
+    work_dir: Path,
+) -> str:
     """All tables of a comparison, one of accuracies per block, and what they show."""
-    blocks = runs.groupby('block', sort=False)
     parts = []
-    for block, of_block in blocks:
-        heading = f'## {block}\n\n' * (len(blocks) > 1)
-        rows = summary(of_block, baseline)
+    for block, rows in summaries.items():
+        heading = f'## {block}\n\n' * (len(summaries) > 1)
         parts.append(heading + _lines(accuracy_table(rows)))
         if measured(rows):
             parts.append(_lines(calibration_table(rows)))
@@ -48,8 +56,17 @@ def markdown(runs: pd.DataFrame, baseline: str, metric: str, work_dir: Path) -> 
     revisions = runs['revision'].dropna().unique()
     if len(revisions) > 1:
         text += f'The runs are of different revisions: {", ".join(revisions)}.\n'
-    if (work_dir / SWEEP).is_file():
-        text += '\n## Settings\n\n' + sweep_table(json.loads((work_dir / SWEEP).read_text()))
+    if 'grid' in stats:
+        text += f'\n## Over all blocks\n\n{_lines(rank_table(stats["grid"]))}\n{RANKED}'
+        if stats['grid']['left_out']:
+            text += f'Not in every block, so not ranked: {", ".join(stats["grid"]["left_out"])}.\n'
+    sweep = read_sweep(work_dir)
+    if sweep:
+        seeds = ', '.join(map(str, sweep['seeds']))
+        text += f'\n## Settings\n\n{_lines(sweep_rows(sweep))}\n'
+        text += SWEPT.format(held_out=sweep['held_out'], seeds=seeds)
+        if sweep['untuned']:
+            text += f'Not tuned: {", ".join(sweep["untuned"])}.\n'
     return text
 
 
@@ -127,10 +144,10 @@ def mean_std(row: dict, name: str, digits: int = 2) -> str:
     return f'{row[name]:.{digits}f}' + ('' if pd.isna(deviation) else f' ± {deviation:.{digits}f}')
 
 
-def sweep_table(sweep: dict) -> str:
-    """Every setting that was tried, and which were chosen."""
+def sweep_rows(sweep: dict) -> list[dict[str, str]]:
+    """Every setting that was tried, as text, and which were chosen."""
     several = len({tried['block'] for tried in sweep['settings']}) > 1
-    rows = [
+    return [
         {
             **({'block': tried['block']} if several else {}),
             'method': tried['method'],
@@ -141,11 +158,6 @@ def sweep_table(sweep: dict) -> str:
         }
         for tried in sweep['settings']
     ]
-    seeds = ', '.join(map(str, sweep['seeds']))
-    text = f'{_lines(rows)}\n{SWEPT.format(held_out=sweep["held_out"], seeds=seeds)}'
-    if sweep['untuned']:
-        text += f'Not tuned: {", ".join(sweep["untuned"])}.\n'
-    return text
 
 
 def _lines(rows: list[dict[str, str]]) -> str:
