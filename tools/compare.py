@@ -4,7 +4,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mfef_mmrazor.apis import Slurm, compare, report, user_errors
+from mfef_mmrazor.apis import Slurm, Sweep, compare, report, user_errors
 
 
 def seed_range(text: str) -> list[int]:
@@ -15,7 +15,9 @@ def seed_range(text: str) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('configs', nargs='*', help='config files, one a method')
+    parser.add_argument(
+        'configs', nargs='*', help='config files, <method>_<network>_<recipe>_<data>.py'
+    )
     parser.add_argument('--seeds', type=seed_range, default=seed_range('0-4'), help='0-4 or 0,2,5')
     parser.add_argument('--work-dir', help='folder for the runs and the report')
     parser.add_argument('--baseline', help='method the others are compared with (the first)')
@@ -43,6 +45,26 @@ def main() -> None:
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='override values of every config',
     )  # fmt: skip
+    parser.add_argument(
+        '--sweep', nargs='+', action=DictAction, metavar='KEY=VALUE,VALUE',
+        help='try all combinations first, and compare the best of each method; METHOD:KEY=... is '
+        'of one method alone',
+    )  # fmt: skip
+    parser.add_argument(
+        '--select-on', choices=['held-out'],
+        help='what the best setting is chosen on: a fifth of the training images. Without --sweep, '
+        'among the config files of each method, <method>-<setting>_...',
+    )  # fmt: skip
+    parser.add_argument(
+        '--sweep-seeds', type=seed_range, default=seed_range('0'), help='seeds of the sweep (0)'
+    )
+    parser.add_argument(
+        '--untuned', nargs='+', default=[], metavar='METHOD',
+        help='methods without anything to sweep, such as independent',
+    )  # fmt: skip
+    parser.add_argument(
+        '--dry-run', action='store_true', help='only say what would run, and for about how long'
+    )
     parser.add_argument('--report', metavar='DIR', help='only rebuild the report of stored runs')
     args = parser.parse_args()
     if bool(args.report) == bool(args.configs):
@@ -55,10 +77,12 @@ def main() -> None:
             return
         if not args.work_dir:
             parser.error('--work-dir is missing')
+        swept = args.sweep or args.select_on
+        sweep = Sweep(args.sweep or {}, args.sweep_seeds, args.untuned) if swept else None
         slurm = Slurm(args.partition, args.gpus_per_run, args.sbatch)
         compare(
             args.configs, args.seeds, args.work_dir, args.baseline, args.jobs, args.allow,
-            args.cfg_options, slurm if args.launcher == 'slurm' else None,
+            args.cfg_options, sweep, args.dry_run, slurm if args.launcher == 'slurm' else None,
         )  # fmt: skip
 
 

@@ -1,7 +1,6 @@
 """Reads checkpoints, and builds the models that they belong to."""
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from mmrazor.registry import MODELS
 from torch import nn
 
 from ..engine.checkpoint_files import check_intact
-from ..engine.results import History
+from ..engine.results import History, read_results
 from ..models.algorithms import OnlineDistill
 from ..safe_load import safe_load, weights_of
 from .config import load_config
@@ -77,7 +76,7 @@ def validation_record(checkpoint: Path, stored: dict) -> tuple[History, Path]:
     own = stored.get('results', {}).get('history', [])
     results = checkpoint.parent / 'results.json'
     if results.is_file():
-        found = json.loads(results.read_text())
+        found = read_results(results)
         same_run = found.get('seed') == stored.get('meta', {}).get('seed')
         if same_run and all(entry in found['history'] for entry in own):
             return found['history'], results

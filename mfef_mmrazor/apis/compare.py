@@ -1,31 +1,33 @@
 """Trains several configs over several seeds, under one set of conditions."""
 
-import json
-import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
-from ..engine.results import write_json
-from ..models.builder import nearest
 from .checkpoints import check_teacher
 from .checks import check_folder, check_training
+from .comparison import (
+    Comparison,
+    Entry,
+    config_file,
+    name_entries,
+    read_comparison,
+    read_config,
+    run_folder,
+    write_comparison,
+)
 from .completion import is_scored
-from .config import load_config, value_at
+from .conditions import check_conditions, differences
 from .data_checks import check_data
 from .lock import locked
-from .report import COMPARISON, report, run_folder
+from .plan import show_plan
+from .report import report
 from .run_all import run_all
 from .slurm import Slurm
+from .sweep import Sweep, all_settings, choose, one_of_each
 
-# What has to be the same in all configs: data, its order and augmentation, networks, optimization.
-CONDITIONS = (
-    'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler',
-    'train_cfg', 'randomness', 'load_from', 'auto_scale_lr', 'custom_hooks',
-    'model.data_preprocessor', 'model.students', 'model.shared_stages',
-)  # fmt: skip
+Configs = dict[Entry, Config]
 
 
 def compare(
@@ -36,6 +38,8 @@ def compare(
     jobs: int | None = None,
     allow: Sequence[str] = (),
     cfg_options: dict | None = None,
+    sweep: Sweep | None = None,
+    dry_run: bool = False,
     slurm: Slurm | None = None,
 ) -> None:
     """Train every config with every seed, and write what came of it.
@@ -47,7 +51,9 @@ def compare(
     that are there.
 
     Args:
-        configs: Config files. A method is called what comes before the first ``_`` of the name.
+        configs: Config files, called ``<method>_<network>_<recipe>_<data>.py``. Those of one
+            network and data set are a block, whose conditions have to be the same. A second config
+            of a method in a block gets a name of its own.
         seeds: Random seeds.
         work_dir: Folder for the runs and the report, see :func:`mfef_mmrazor.apis.report`.
         baseline: Method that the others are compared with; by default the first of the work dir.
@@ -56,45 +62,83 @@ def compare(
         allow: Conditions in which the configs may differ, such as ``model.students``, or parts of
             them, such as ``train_dataloader.dataset.pipeline``.
         cfg_options: Values to override in every config, by dotted key.
+        sweep: Settings to try on held-out training images first; only the best one of each method
+            goes on to the seeds. The trials are a comparison of their own, in the folder ``sweep``
+            of the work dir.
+        dry_run: Only check everything, and say what would run and for about how long.
         slurm: Run them as jobs of a cluster, not on this machine.
 
     Raises:
         ValueError: There is no seed or no job; or two configs are called alike; or they differ in a
             condition; or a config is not one to train; or the work dir has runs of
             another version of a config; or there is no such baseline, or no such condition to
-            allow.
+            allow; or a sweep is not fair, or a method does not take a setting of it.
         RuntimeError: Another comparison is at work in the work dir; or a run failed: raised when
             the others have ended and the report is written.
         FileNotFoundError: A config, its data or its trained teacher is not there.
         NotADirectoryError: The work dir, or a folder above it, is a file.
     """
+    work_dir = Path(work_dir).resolve()
+    check_folder(work_dir)
+    paths, methods = [Path(path) for path in configs], None
+    options = [cfg_options or {}] * len(paths)
+    if sweep is not None:
+        settings = all_settings(paths, cfg_options or {}, sweep)
+        _check_baseline(baseline, [setting.method for setting in settings])
+        trials = {setting.entry: setting.trial for setting in settings}
+        check_unchanged(trials, work_dir / 'sweep')
+        compare_all(trials, [], sweep.seeds, work_dir / 'sweep', None, jobs, allow, dry_run, slurm)
+        # in a dry run any setting stands for the best one
+        chosen = one_of_each(settings) if dry_run else choose(settings, sweep, work_dir)
+        paths, methods = [each.path for each in chosen], [each.method for each in chosen]
+        options = [each.options for each in chosen]
+    stored = read_comparison(work_dir)
+    earlier, entries = name_entries(
+        [path.name for path in paths], stored.entries if stored else [], methods
+    )
+    cfgs = [read_config(path, own) for path, own in zip(paths, options, strict=True)]
+    baseline = baseline or (stored.baseline if stored else None)
+    found = dict(zip(entries, cfgs, strict=True))
+    if sweep is None or not dry_run:
+        check_unchanged(found, work_dir)
+    compare_all(found, earlier, seeds, work_dir, baseline, jobs, allow, dry_run, slurm)
+
+
+def compare_all(
+    configs: Configs,
+    earlier: Sequence[Entry],
+    seeds: Sequence[int],
+    work_dir: Path,
+    baseline: str | None,
+    jobs: int | None,
+    allow: Sequence[str],
+    dry_run: bool,
+    slurm: Slurm | None,
+) -> None:
+    """Check the configs, train them with every seed, and write the report."""
     seeds = list(dict.fromkeys(seeds))
     if not seeds or (jobs is not None and jobs < 1):
         raise ValueError(f'found seeds={seeds} and jobs={jobs}, expected at least one of each')
-    work_dir = Path(work_dir).resolve()
-    check_folder(work_dir)
-    methods = read_configs(configs, cfg_options)
-    check_unchanged(methods, work_dir)
-    earlier, earlier_baseline = read_earlier(work_dir)
-    everything = earlier | methods
-    baseline = baseline or earlier_baseline or next(iter(methods))
-    if baseline not in everything:
-        raise ValueError(f'baseline={baseline!r}, expected one of {", ".join(everything)}')
-    check_conditions(everything, allow)
-    for name, cfg in methods.items():
-        check_training(cfg)
-        if not is_scored(cfg):
-            raise ValueError(
-                f'{name}: nothing to compare by; expected val_dataloader, val_cfg and val_evaluator'
-            )
-        check_data(cfg, 'train_dataloader', 'val_dataloader')
-        check_teacher(cfg)
-    runs = [(method, seed) for seed in seeds for method in methods]
+    new = {entry.name: entry for entry in [*earlier, *configs]}
+    everything = Comparison(list(new.values()), baseline or next(iter(new.values())).method)
+    _check_baseline(baseline, [entry.method for entry in everything.entries])
+    for entries in everything.blocks.values():
+        check_conditions(
+            {e.name: configs[e] if e in configs else stored_config(work_dir, e) for e in entries},
+            allow,
+        )
+    for entry, cfg in configs.items():
+        check_config(entry, cfg)
+    if dry_run:
+        show_plan(configs, seeds, work_dir, jobs or 1)
+        return
+    runs = [(entry.name, seed) for seed in seeds for entry in configs]
     with locked(work_dir):
-        (work_dir / 'configs').mkdir(exist_ok=True)
-        for name, cfg in methods.items():
-            cfg.dump(work_dir / 'configs' / f'{name}.py')
-        write_json(work_dir / COMPARISON, dict(methods=list(everything), baseline=baseline))
+        for entry, cfg in configs.items():
+            path = config_file(work_dir, entry.name)
+            path.parent.mkdir(exist_ok=True, parents=True)
+            cfg.dump(path)
+        write_comparison(work_dir, everything)
         failed = run_all(runs, work_dir, jobs, slurm)
         try:
             report(work_dir)
@@ -108,94 +152,38 @@ def compare(
         )
 
 
-def read_configs(configs: Sequence[str | Path], cfg_options: dict | None) -> dict[str, Config]:
-    """Configs by the name of their method."""
-    methods: dict[str, Config] = {}
-    for path in configs:
-        name = Path(path).stem.split('_')[0]
-        if name in methods:
-            raise ValueError(
-                f'{path}: there is a config called {name!r} already; a method is called what comes '
-                "before the first '_' of the file's name"
-            )
-        methods[name] = load_config(path, cfg_options=cfg_options)
-        methods[name].pop('work_dir')
-    return methods
+def stored_config(work_dir: Path, entry: Entry) -> Config:
+    """The config of an entry that is in the work dir already."""
+    return Config.fromfile(config_file(work_dir, entry.name))
 
 
-def read_earlier(work_dir: Path) -> tuple[dict[str, Config], str | None]:
-    """Configs by the name of their method, and the baseline, of what the work dir has already."""
-    if not (work_dir / COMPARISON).is_file():
-        return {}, None
-    stored = json.loads((work_dir / COMPARISON).read_text())
-    paths = {name: work_dir / 'configs' / f'{name}.py' for name in stored['methods']}
-    return {name: Config.fromfile(path) for name, path in paths.items()}, stored['baseline']
+def check_config(entry: Entry, cfg: Config) -> None:
+    """Raise if a config cannot be trained and scored, or its data or teacher is not there."""
+    check_training(cfg)
+    if not is_scored(cfg):
+        raise ValueError(
+            f'{entry.name}: nothing to compare by; expected val_dataloader, val_cfg and '
+            'val_evaluator'
+        )
+    check_data(cfg, 'train_dataloader', 'val_dataloader')
+    check_teacher(cfg)
 
 
-def check_conditions(methods: dict[str, Config], allow: Sequence[str]) -> None:
-    """Raise a ``ValueError`` that names the conditions in which the configs differ."""
-    for name in allow:
-        if not any(_is_part(name, condition) for condition in CONDITIONS):
-            raise ValueError(
-                f'allow: {name!r} is none of the conditions {", ".join(CONDITIONS)}'
-                f'{nearest(name, CONDITIONS)}'
-            )
-    (first, reference), *others = methods.items()
-    for name, cfg in others:
-        unlike = {
-            key: (a, b)
-            for condition in CONDITIONS
-            for key, a, b in differences(
-                _condition(reference, condition), _condition(cfg, condition), condition
-            )
-            if not any(_is_part(key, allowed) for allowed in allow)
-        }
-        if unlike:
-            raise ValueError(
-                f'{first} and {name} differ in '
-                + ', '.join(
-                    f'{key} ({reprlib.repr(a)} and {reprlib.repr(b)})'
-                    for key, (a, b) in unlike.items()
-                )
-                + '. Make them equal, or allow it with --allow '
-                + ' '.join(key.removesuffix('.length') for key in unlike)
-            )
+def _check_baseline(baseline: str | None, methods: Sequence[str]) -> None:
+    if baseline is not None and baseline not in methods:
+        known = ', '.join(dict.fromkeys(methods))
+        raise ValueError(f'baseline={baseline!r}, expected one of {known}')
 
 
-def _is_part(key: str, whole: str) -> bool:
-    return f'{key}.'.startswith(f'{whole}.')
-
-
-def _condition(cfg: Config, name: str) -> Any:
-    if name == 'model.students' and 'students' not in cfg.model:
-        network = cfg.model.get('architecture', cfg.model)  # one, alone or in mmrazor's way
-        return [{k: v for k, v in network.items() if k not in ('data_preprocessor', '_scope_')}]
-    return value_at(cfg, name) or None
-
-
-def differences(a: Any, b: Any, key: str = '') -> Iterator[tuple[str, Any, Any]]:
-    """Dotted keys in which two parts of a config differ, with both values."""
-    if isinstance(a, dict) and isinstance(b, dict):
-        for name in sorted({*a, *b}):
-            yield from differences(a.get(name), b.get(name), f'{key}.{name}'.lstrip('.'))
-    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            yield from differences(x, y, f'{key}.{i}'.lstrip('.'))
-    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        yield f'{key}.length'.lstrip('.'), len(a), len(b)
-    elif a != b:
-        yield key, a, b
-
-
-def check_unchanged(methods: dict[str, Config], work_dir: Path) -> None:
+def check_unchanged(configs: Configs, work_dir: Path) -> None:
     """Raise a ``ValueError`` if the work dir's runs were made with other configs than these."""
-    for name, cfg in methods.items():
-        stored = work_dir / 'configs' / f'{name}.py'
-        if stored.is_file():
-            keys = list(differences(Config.fromfile(stored).to_dict(), cfg.to_dict()))
+    for entry, cfg in configs.items():
+        if config_file(work_dir, entry.name).is_file():
+            stored = stored_config(work_dir, entry).to_dict()
+            keys = list(differences(stored, cfg.to_dict()))
             if keys:
                 raise ValueError(
-                    f'{work_dir} has runs of another {name}: '
+                    f'{work_dir} has runs of another {entry.name}: '
                     + ', '.join(f'{key} was {a!r}, is {b!r}' for key, a, b in keys[:4])
                     + '. Choose another work dir'
                 )

@@ -13,8 +13,8 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from .comparison import config_file, run_folder
 from .config import load_config
-from .report import run_folder
 from .slurm import Run, Slurm, run_on_slurm
 from .train import train
 
@@ -74,8 +74,7 @@ def _run(work_dir: Path, method: str, seed: int) -> None:
     with open(folder / 'run.log', 'a') as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
-    config = work_dir / 'configs' / f'{method}.py'
-    train(load_config(config, work_dir=folder, seed=seed), resume=True)
+    train(load_config(config_file(work_dir, method), work_dir=folder, seed=seed), resume=True)
 
 
 def _end_with_parent() -> None:

@@ -17,6 +17,8 @@ from .unwrap import unwrapped
 class PredictorsEvaluator:
     """One copy of an evaluator for every predictor; all are fed in the same pass.
 
+    The metrics in ``together`` are given the predictions of all at once.
+
     Metrics are named ``student0.accuracy/top1``, ``ensemble.accuracy/top1`` and so on; those of
     student0 stand under their plain names as well, first, so that ``save_best='auto'`` finds them.
     Likewise where predictions are written (mmpretrain's ``test.py --out pred.pkl``): those of
@@ -25,6 +27,7 @@ class PredictorsEvaluator:
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.template = evaluator
+        self.together: list[BaseMetric] = []
         self.evaluators: dict[str, Evaluator] = {}
 
     @property
@@ -34,6 +37,8 @@ class PredictorsEvaluator:
 
     def process(self, predictions: Predictions, data_batch: dict) -> None:
         """Take in one batch of predictions of every predictor."""
+        for metric in self.together:
+            metric.process(data_batch, predictions)
         for name, samples in predictions.items():
             if name not in self.evaluators:
                 self.evaluators[name] = copy.deepcopy(self.template)
@@ -47,6 +52,8 @@ class PredictorsEvaluator:
         """Metrics of all predictors over the ``size`` images of the data set."""
         metrics = {name: each.evaluate(size) for name, each in self.evaluators.items()}
         named = {f'{name}.{key}': v for name, own in metrics.items() for key, v in own.items()}
+        for metric in self.together:
+            named |= metric.evaluate(size)
         return {**metrics['student0'], **named}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ PACKAGES = (
     'mfef_mmrazor', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmpretrain',
     'mmrazor', 'numpy',
 )  # fmt: skip
+SCHEMA = 2
+"""Version of ``results.json``, as ``docs/results.md`` describes it; the first had no number."""
 METRIC = 'accuracy/top1'
 # what stands for a predictor where there is no top-1 accuracy; else the first number there is
 PREFERRED = (METRIC, 'multi-label/mAP', 'single-label/f1-score', 'multi-label/f1-score')
@@ -66,23 +69,68 @@ def accuracies(metrics: dict[str, Any], metric: str | None = None) -> dict[str, 
     return named or ({'model': round(float(metrics[metric]), 4)} if metric in metrics else {})
 
 
+def calibration(metrics: dict[str, Any], predictors: Iterable[str]) -> dict[str, dict]:
+    """NLL and ECE by predictor, and under ``students`` how far these differ, where measured.
+
+    Example:
+        >>> calibration({'fused.nll': 0.5, 'fused.ece': 2.0, 'students.kl': 0.1}, ['fused'])
+        {'fused': {'nll': 0.5, 'ece': 2.0}, 'students': {'kl': 0.1}}
+    """
+    found = {
+        name: {
+            key: round(float(metrics[source]), 4)
+            for key in ('nll', 'ece', 'disagreement', 'kl')
+            for source in (key if name == 'model' else f'{name}.{key}',)
+            if source in metrics
+        }
+        for name in (*predictors, 'students')
+    }
+    return {name: measured for name, measured in found.items() if measured}
+
+
 def unit_of(history: History) -> str:
     """What the run goes by, one of ``UNITS``."""
     return next(unit for unit in UNITS if unit in history[-1])
 
 
-def summarize(history: History) -> dict[str, dict]:
-    """Last and best epoch of every predictor."""
+def summarize(history: History, calibration: Sequence[dict] = ()) -> dict[str, dict]:
+    """Last and best epoch of every predictor, with NLL and ECE where they were measured."""
     unit = unit_of(history)
-    predictors = [name for name in history[-1] if name != unit]
+    measured = {entry[unit]: entry for entry in calibration}
+
+    def of(entry: dict, name: str) -> dict:
+        known = measured.get(entry[unit], {}).get(name, {})
+        return {unit: entry[unit], 'accuracy': entry[name], **known}
+
     summary = {}
-    for name in predictors:
+    for name in (name for name in history[-1] if name != unit):
         best = max((entry for entry in history if name in entry), key=lambda entry: entry[name])
-        summary[name] = dict(
-            last={unit: history[-1][unit], 'accuracy': history[-1][name]},
-            best={unit: best[unit], 'accuracy': best[name]},
-        )
+        summary[name] = dict(last=of(history[-1], name), best=of(best, name))
     return summary
+
+
+def summarize_students(calibration: Sequence[dict]) -> dict:
+    """How far the students differ at the last epoch; empty where it was not measured."""
+    if not calibration or 'students' not in calibration[-1]:
+        return {}
+    last = calibration[-1]
+    unit = unit_of([last])
+    return dict(last={unit: last[unit], **last['students']})
+
+
+def read_results(path: Path) -> dict:
+    """The content of a ``results.json`` of this or an older version of this package.
+
+    Raises:
+        ValueError: It is of a newer version.
+    """
+    results = json.loads(path.read_text())
+    if results.get('schema', 1) > SCHEMA:
+        raise ValueError(
+            f'{path} has schema {results["schema"]}, this version of mfef_mmrazor reads {SCHEMA} '
+            'and older; install a newer one'
+        )
+    return {'metric': METRIC, 'students': {}, **results}
 
 
 def package_versions() -> dict[str, str]:

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from mfef_mmrazor.engine import results
@@ -18,6 +19,28 @@ def test_summary_has_last_and_best_epoch():
         student0=dict(last=dict(epoch=3, accuracy=68.0), best=dict(epoch=2, accuracy=70.0)),
         fused=dict(last=dict(epoch=3, accuracy=66.0), best=dict(epoch=3, accuracy=66.0)),
     )
+
+
+def test_summary_has_calibration_where_it_was_measured():
+    calibration = [
+        dict(epoch=epoch, student0=dict(nll=epoch / 10, ece=1.0), students=dict(kl=0.1 * epoch))
+        for epoch in (2, 3)
+    ]
+    found = results.summarize(HISTORY, calibration)
+    assert found['student0']['last'] == dict(epoch=3, accuracy=68.0, nll=0.3, ece=1.0)
+    assert found['student0']['best']['nll'] == 0.2
+    assert found['fused'] == results.summarize(HISTORY)['fused']
+    assert results.summarize_students(calibration)['last']['kl'] == pytest.approx(0.3)
+    assert results.summarize_students([]) == {}
+
+
+def test_older_results_are_read_and_newer_ones_refused(tmp_path):
+    path = tmp_path / 'results.json'
+    path.write_text('{"seed": 1}')
+    assert results.read_results(path) == dict(seed=1, metric='accuracy/top1', students={})
+    path.write_text('{"schema": 99}')
+    with pytest.raises(ValueError, match='results.json has schema 99'):
+        results.read_results(path)
 
 
 def test_accuracies_by_predictor():

@@ -14,6 +14,11 @@ from ..position import by_iterations, steps_per_epoch
 from ..unwrap import unwrapped
 
 
+def held_out(train: dict, val: dict) -> dict:
+    """The fold that a ``KFoldDataset`` holds out, read as the validation data are; as configs."""
+    return dict(train, dataset=dict(train['dataset'], pipeline=val['pipeline']), test_mode=True)
+
+
 @HOOKS.register_module()
 class HeldOutHook(Hook):
     """Before every epoch, the students' logits on held-out training images go to the distiller.
@@ -49,9 +54,8 @@ class HeldOutHook(Hook):
                 f'HeldOutHook: train_dataloader.dataset is a {train.type}, so nothing is held out; '
                 "put it into dict(type='KFoldDataset', num_splits=10, seed=0, dataset=...)"
             )
-        images = dict(train.dataset, pipeline=val.dataset.pipeline)
-        held_out = dict(train, dataset=images, test_mode=True)
-        self.dataloader = runner.build_dataloader(dict(val, dataset=held_out), seed=runner.seed)
+        dataset = held_out(train, val.dataset)
+        self.dataloader = runner.build_dataloader(dict(val, dataset=dataset), seed=runner.seed)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Keep what the distiller has learnt at the start of this epoch."""

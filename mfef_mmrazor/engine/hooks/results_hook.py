@@ -9,11 +9,15 @@ from mmrazor.registry import HOOKS
 from rich.console import Console
 from rich.table import Table
 
+from ..calibration import Calibration, Diversity
+from ..loops import PredictorsEvaluator
 from ..position import by_iterations, epochs_over, position, steps_per_epoch
 from ..results import (
     METRIC,
+    SCHEMA,
     UNITS,
     accuracies,
+    calibration,
     deployed_size,
     draw_curves,
     git_revision,
@@ -22,6 +26,7 @@ from ..results import (
     peak_memory_mb,
     primary_metric,
     summarize,
+    summarize_students,
     unit_of,
     write_json,
 )
@@ -33,28 +38,43 @@ class ResultsHook(Hook):
     """Writes ``results.json`` and ``curves.png`` to the work dir, and prints a table.
 
     ``results.json`` has, for every predictor, the accuracy at the last and at the best epoch (or
-    what stands for it where the config has no ``accuracy/top1``: ``metric`` says which), the whole
+    what stands for it where the config has no ``accuracy/top1``: ``metric`` says which) with NLL
+    and ECE (:class:`Calibration`), how far the students differ (:class:`Diversity`), the whole
     history, the mean training losses of the last epoch, the seed, versions, git revision,
-    training seconds, images a second and peak memory. The history is kept in the checkpoints, so
-    that a resumed run has all of it, and names every revision that it ran with.
+    training seconds, images a second and peak memory; ``docs/results.md`` describes it. The history
+    is kept in the checkpoints, so that a resumed run has all of it, and names every revision that
+    it ran with.
     """
 
     priority = 'LOWEST'
 
     def __init__(self) -> None:
         self.history: list[dict] = []
+        self.calibration: list[dict] = []
         self.metric = METRIC
         self.seconds = 0.0
         self.revisions = [git_revision()]  # now: there may be later ones when the run ends
 
     def before_train(self, runner) -> None:
-        """Score the epoch a run is resumed from: its checkpoint was saved before it was scored."""
+        """Add calibration to what validation measures.
+
+        And score the epoch a run is resumed from: its checkpoint was saved before it was scored.
+        """
+        self.measure_calibration(runner)
         ((unit, over),) = position(runner).items()
         missed = over and over not in [entry.get(unit) for entry in self.history]
         last = runner.max_iters if by_iterations(runner) else runner.max_epochs
         due = over == last or over % runner.val_interval == 0
         if missed and due and runner.val_loop:
             runner.val_loop.run()
+
+    def measure_calibration(self, runner) -> None:
+        """Let validation measure it as well, once for each runner."""
+        evaluator = runner.val_loop.evaluator if runner.val_loop else None
+        if evaluator and not any(isinstance(m, Calibration) for m in evaluator.metrics):
+            evaluator.metrics.append(Calibration())
+            if isinstance(evaluator, PredictorsEvaluator):
+                evaluator.together.append(Diversity())
 
     def before_train_epoch(self, runner) -> None:
         """Start the clock; validation is not counted."""
@@ -71,14 +91,20 @@ class ResultsHook(Hook):
         found, now = accuracies(metrics or {}), position(runner)
         if found:
             self.metric = primary_metric(metrics or {}) or METRIC
-            earlier = [entry for entry in self.history if not now.items() <= entry.items()]
-            self.history = [*earlier, {**now, **found}]
+            self.history = self._with(self.history, now, found)
+            self.calibration = self._with(self.calibration, now, calibration(metrics or {}, found))
         self._started = time.perf_counter()  # a training by iterations starts no other epoch
+
+    def _with(self, entries: list[dict], now: dict[str, int], found: dict) -> list[dict]:
+        """Entries with what was found now, in the place of an earlier one of this epoch."""
+        earlier = [entry for entry in entries if not now.items() <= entry.items()]
+        return [*earlier, {**now, **found}] if found else earlier
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the history into the checkpoint."""
         checkpoint['results'] = dict(
             history=self.history,
+            calibration=self.calibration,
             metric=self.metric,
             seconds=self.seconds,
             revisions=self.revisions,
@@ -89,6 +115,7 @@ class ResultsHook(Hook):
         if runner._resume and 'results' in checkpoint:
             results = checkpoint['results']
             self.history = results['history']
+            self.calibration = results.get('calibration', [])
             self.metric = results.get('metric', METRIC)
             self.seconds = results['seconds']
             self.revisions = list(dict.fromkeys([*results['revisions'], *self.revisions]))
@@ -110,7 +137,9 @@ class ResultsHook(Hook):
         seen = images * epochs_over(runner)
         ((unit, over),) = position(runner).items()
         return dict(
-            predictors=summarize(self.history),
+            schema=SCHEMA,
+            predictors=summarize(self.history, self.calibration),
+            students=summarize_students(self.calibration),
             metric=self.metric,
             config=Path(runner.cfg.filename or '').name,
             **{f'{unit}s': over},
@@ -124,6 +153,7 @@ class ResultsHook(Hook):
             versions=package_versions(),
             git_revision=', '.join(filter(None, self.revisions)) or None,
             history=self.history,
+            calibration=self.calibration,
         )
 
     def training_losses(self, runner) -> dict[str, float]:

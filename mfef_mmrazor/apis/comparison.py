@@ -1,0 +1,182 @@
+"""What a work dir compares: a config per method, network and data set, told by the files' names."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..engine.results import write_json
+from .config import load_config
+
+COMPARISON = 'comparison.json'
+SWEEP = 'sweep.json'
+VERSION = 2
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One config of a comparison.
+
+    Attributes:
+        name: Of its folder of runs and its config in the work dir: the method, or in a comparison
+            over several networks and data sets ``<block>/<method>``.
+        method: What it is called in the tables of its block.
+        block: Network and data set, ``<network>_<data>``; empty if the file's name has none.
+        config: The name of the config file.
+    """
+
+    name: str
+    method: str
+    block: str
+    config: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared, and with which method the others are."""
+
+    entries: list[Entry]
+    baseline: str
+
+    @property
+    def blocks(self) -> dict[str, list[Entry]]:
+        """The entries of each network and data set."""
+        names = dict.fromkeys(entry.block for entry in self.entries)
+        return {name: [e for e in self.entries if e.block == name] for name in names}
+
+
+def run_folder(work_dir: Path, name: str, seed: int) -> Path:
+    """Where the results of an entry's run with a seed are."""
+    return work_dir / 'runs' / name / f'seed{seed}'
+
+
+def config_file(work_dir: Path, name: str) -> Path:
+    """The config that an entry's runs were made with."""
+    return work_dir / 'configs' / f'{name}.py'
+
+
+def read_config(path: Path, options: dict) -> Config:
+    """A config to compare, with its values overridden by dotted key; it has no work dir yet."""
+    cfg = load_config(path, cfg_options=options)
+    cfg.pop('work_dir')
+    return cfg
+
+
+def read_comparison(work_dir: Path) -> Comparison | None:
+    """What a work dir compares; None if it is of no comparison yet."""
+    if not (work_dir / COMPARISON).is_file():
+        return None
+    stored = json.loads((work_dir / COMPARISON).read_text())
+    if 'methods' in stored:  # version 1 had one network and data set
+        entries = [Entry(name, name, '', '') for name in stored['methods']]
+    else:
+        entries = [Entry(**entry) for entry in stored['entries']]
+    return Comparison(entries, stored['baseline'])
+
+
+def read_sweep(work_dir: Path) -> dict | None:
+    """The settings that were tried before the comparison, see :func:`~.sweep.choose`."""
+    path = work_dir / SWEEP
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def write_comparison(work_dir: Path, comparison: Comparison) -> None:
+    """Keep what is compared in the work dir."""
+    entries = [asdict(entry) for entry in comparison.entries]
+    content = dict(version=VERSION, baseline=comparison.baseline, entries=entries)
+    write_json(work_dir / COMPARISON, content)
+
+
+def block_of(config: str) -> str:
+    """Network and data set of a config file's name, without the number of students.
+
+    Example:
+        >>> block_of('mfef_resnet8-x3-shared2_1xb32-20e_digits.py')
+        'resnet8_digits'
+    """
+    parts = Path(config).stem.split('_')
+    if len(parts) < 4:
+        return ''
+    return re.sub(r'-x\d+(-shared\d+)?$', '', parts[1]) + f'_{parts[-1]}'
+
+
+def method_of(config: str) -> str:
+    """Method of a config file's name.
+
+    Example:
+        >>> method_of('mfef-kept_resnet8-x2_1xb32-20e_digits.py')
+        'mfef-kept'
+    """
+    return Path(config).stem.split('_')[0]
+
+
+def name_entries(
+    configs: Sequence[str], earlier: Sequence[Entry] = (), methods: Sequence[str] | None = None
+) -> tuple[list[Entry], list[Entry]]:
+    """The entries that config files are, named apart from each other and from earlier ones.
+
+    A second config of a method has those parts of its file's name added that the first one's lacks:
+    ``mfef``, ``mfef-resnet8-x3``. A file whose name tells no network and data set is of the only
+    ones that the others are of.
+
+    Args:
+        configs: Names of the config files.
+        earlier: Entries that there are already. A file that is one of them is that one.
+        methods: What the methods are called; by default what comes before the first ``_``.
+
+    Returns:
+        The earlier entries, and those of the configs.
+
+    Raises:
+        ValueError: Two files have one name; or there are several blocks, and none in a file's name.
+    """
+    methods = methods or [method_of(config) for config in configs]
+    asked = [Entry('', m, block_of(c), c) for c, m in zip(configs, methods, strict=True)]
+    placed = _in_blocks([*earlier, *asked])
+    there, asked = placed[: len(earlier)], placed[len(earlier) :]
+    grid = len({entry.block for entry in placed}) > 1
+    found: list[Entry] = []
+    for entry in asked:
+        if entry.config in [other.config for other in found]:
+            raise ValueError(
+                f'{entry.config}: there is a config called so already; they are told apart by '
+                'their names'
+            )
+        known = [other for other in there if _is_same(other, entry)]
+        name = known[0].method if known else _own_name(entry, [*there, *found])
+        path = known[0].name if known else f'{entry.block}/{name}' if grid else name
+        found.append(replace(entry, name=path, method=name))
+    return there, found
+
+
+def _in_blocks(entries: list[Entry]) -> list[Entry]:
+    """The entries, in the only block there is where a name tells none."""
+    blocks = list(dict.fromkeys(entry.block for entry in entries if entry.block))
+    homeless = [entry.config or entry.name for entry in entries if not entry.block]
+    if homeless and len(blocks) > 1:
+        raise ValueError(
+            f'{homeless[0]}: is it of {" or ".join(blocks)}? Expected a file name '
+            '<method>_<network>_<recipe>_<data>.py'
+        )
+    return [replace(e, block=e.block or ''.join(blocks)) for e in entries]
+
+
+def _is_same(stored: Entry, asked: Entry) -> bool:
+    """Whether a config is one that is there already; version 1 kept no names of files."""
+    if stored.config:
+        return (stored.config, stored.block) == (asked.config, asked.block)
+    return (stored.method, stored.block) == (asked.method, asked.block)
+
+
+def _own_name(entry: Entry, others: list[Entry]) -> str:
+    """A method's name in its block, with what tells its file from another one of that method."""
+    name = entry.method
+    for other in others:
+        if other.block == entry.block and other.method == name:
+            known = Path(other.config).stem.split('_')
+            added = [part for part in Path(entry.config).stem.split('_') if part not in known]
+            name = '-'.join([name, *added])
+    return name

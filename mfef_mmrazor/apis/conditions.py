@@ -1,0 +1,72 @@
+"""What the configs of a comparison have to have in common, and where two configs differ."""
+
+import reprlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from ..models.builder import nearest
+from .config import value_at
+
+# What has to be the same in all configs: data, its order and augmentation, networks, optimization.
+CONDITIONS = (
+    'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler',
+    'train_cfg', 'randomness', 'load_from', 'auto_scale_lr', 'custom_hooks',
+    'model.data_preprocessor', 'model.students', 'model.shared_stages',
+)  # fmt: skip
+
+
+def check_conditions(methods: dict[str, Config], allow: Sequence[str]) -> None:
+    """Raise a ``ValueError`` that names the conditions in which the configs differ."""
+    for name in allow:
+        if not any(_is_part(name, condition) for condition in CONDITIONS):
+            raise ValueError(
+                f'allow: {name!r} is none of the conditions {", ".join(CONDITIONS)}'
+                f'{nearest(name, CONDITIONS)}'
+            )
+    (first, reference), *others = methods.items()
+    for name, cfg in others:
+        unlike = {
+            key: (a, b)
+            for condition in CONDITIONS
+            for key, a, b in differences(
+                _condition(reference, condition), _condition(cfg, condition), condition
+            )
+            if not any(_is_part(key, allowed) for allowed in allow)
+        }
+        if unlike:
+            raise ValueError(
+                f'{first} and {name} differ in '
+                + ', '.join(
+                    f'{key} ({reprlib.repr(a)} and {reprlib.repr(b)})'
+                    for key, (a, b) in unlike.items()
+                )
+                + '. Make them equal, or allow it with --allow '
+                + ' '.join(key.removesuffix('.length') for key in unlike)
+            )
+
+
+def _is_part(key: str, whole: str) -> bool:
+    return f'{key}.'.startswith(f'{whole}.')
+
+
+def _condition(cfg: Config, name: str) -> Any:
+    if name == 'model.students' and 'students' not in cfg.model:
+        network = cfg.model.get('architecture', cfg.model)  # one, alone or in mmrazor's way
+        return [{k: v for k, v in network.items() if k not in ('data_preprocessor', '_scope_')}]
+    return value_at(cfg, name) or None
+
+
+def differences(a: Any, b: Any, key: str = '') -> Iterator[tuple[str, Any, Any]]:
+    """Dotted keys in which two parts of a config differ, with both values."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        for name in sorted({*a, *b}):
+            yield from differences(a.get(name), b.get(name), f'{key}.{name}'.lstrip('.'))
+    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from differences(x, y, f'{key}.{i}'.lstrip('.'))
+    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        yield f'{key}.length'.lstrip('.'), len(a), len(b)
+    elif a != b:
+        yield key, a, b

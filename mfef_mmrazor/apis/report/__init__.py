@@ -1,0 +1,68 @@
+"""Tables, statistics and pictures of the runs of a comparison."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from ...engine.results import write_json
+from ..comparison import COMPARISON, read_comparison
+from .latex import latex
+from .page import page
+from .pictures import draw_accuracies, save
+from .ranks import draw_critical_difference
+from .runs import numbers, stored_results
+from .significance import statistics
+from .tables import markdown, summary
+
+
+def report(work_dir: str | Path, baseline: str | None = None) -> None:
+    """Write the report of the stored runs.
+
+    ``report.html`` has all of it and opens from disk. ``table.md``, ``table.tex`` and ``table.csv``
+    have the tables, ``runs.csv`` a row per run and predictor, ``stats.json`` the tests,
+    ``accuracy.png`` the accuracies and, over several networks and data sets,
+    ``critical_difference.png`` the average ranks. The same runs give the same bytes.
+
+    Args:
+        work_dir: Folder of :func:`mfef_mmrazor.apis.compare`.
+        baseline: Method to compare the others with; by default that of the comparison.
+
+    Raises:
+        FileNotFoundError: There is no comparison, or no finished run in it.
+        ValueError: The baseline has no finished run, or a run was not scored at its last epoch, or
+            runs were scored by different metrics.
+    """
+    work_dir = Path(work_dir)
+    comparison = read_comparison(work_dir)
+    if comparison is None:
+        raise FileNotFoundError(f'{work_dir} is no folder of a comparison: no {COMPARISON} in it')
+    comparison = replace(comparison, baseline=baseline or comparison.baseline)
+    stored, metric = stored_results(work_dir, comparison.entries)
+    runs = numbers(stored)
+    if comparison.baseline not in set(runs['method']):
+        raise ValueError(
+            f'the baseline {comparison.baseline!r} has no finished run; finished: '
+            + ', '.join(runs['method'].unique())
+        )
+    grid = runs['block'].nunique() > 1
+    summaries = {
+        block: summary(of_block, comparison.baseline)
+        for block, of_block in runs.groupby('block', sort=False)
+    }
+    stats = statistics(runs, comparison.baseline, metric)
+    left_out = ['name'] if grid else ['name', 'block']
+    runs.drop(columns=left_out).to_csv(work_dir / 'runs.csv', index=False)
+    pd.concat(summaries, names=['block', 'row']).reset_index('row', drop=True).dropna(
+        axis='columns', how='all'
+    ).to_csv(work_dir / 'table.csv', index=grid, float_format='%.4f')
+    (work_dir / 'table.md').write_text(
+        markdown(runs, summaries, stats, comparison.baseline, metric, work_dir)
+    )
+    (work_dir / 'table.tex').write_text(latex(summaries, stats, comparison.baseline, metric))
+    write_json(work_dir / 'stats.json', stats)
+    save(draw_accuracies(runs, metric), work_dir / 'accuracy.png')
+    if 'grid' in stats:
+        save(draw_critical_difference(runs), work_dir / 'critical_difference.png')
+    html = page(work_dir, comparison, stored, runs, summaries, stats, metric)
+    (work_dir / 'report.html').write_text(html)

@@ -1,0 +1,57 @@
+"""The table of accuracies for a paper."""
+
+import pandas as pd
+
+from ...engine.results import METRIC
+from .runs import STUDENTS
+from .significance import comparisons_of
+from .tables import mean_std
+
+ALPHA = 0.05
+COLUMNS = {STUDENTS: 'students', 'student0': 'student 0', 'ensemble': 'ensemble', 'fused': 'fused'}
+HEAD = """\
+% needs \\usepackage{{booktabs}}. {metric}, last epoch, mean $\\pm$ standard deviation over n seeds.
+% Bold: the best students, where the t-test against {baseline} (Holm) has p < 0.05.
+"""
+
+
+def best_method(rows: pd.DataFrame, comparisons: list[dict]) -> str | None:
+    """The method of the best students, if the test says that it is better than the baseline."""
+    best = rows.loc[rows[STUDENTS].idxmax(), 'method']
+    for comparison in comparisons:
+        test = comparison['t_test']
+        if comparison['method'] == best and isinstance(test, dict) and comparison['mean'] > 0:
+            return best if test['p_holm'] < ALPHA else None
+    return None
+
+
+def latex(summaries: dict[str, pd.DataFrame], stats: dict, baseline: str, metric: str) -> str:
+    r"""A table with booktabs per block, ready to ``\input``.
+
+    Args:
+        summaries: The numbers of each block, see :func:`~.tables.summary`.
+        stats: See :func:`~.significance.statistics`.
+        baseline: What the others are compared with.
+        metric: What accuracy is.
+    """
+    shown = 'Top-1 accuracy in percent' if metric == METRIC else metric
+    parts = [HEAD.format(metric=shown, baseline=baseline)]
+    for block, rows in summaries.items():
+        cells = pd.DataFrame(
+            [
+                {
+                    'method': row['method'],
+                    'n': row['n'],
+                    **{label: mean_std(row, name) for name, label in COLUMNS.items()},
+                    'cost': '' if pd.isna(row.get('cost')) else f'{row["cost"]:.2f}',
+                }
+                for row in rows.to_dict('records')
+            ]
+        )
+        style = cells.style.hide(axis='index').format(escape='latex')
+        best = best_method(rows, comparisons_of(stats, block))
+        bold = cells.index[cells['method'] == best]
+        style = style.map(lambda _: 'textbf:--rwrap;', subset=pd.IndexSlice[bold, ['students']])
+        table = style.to_latex(hrules=True, column_format='l' + 'r' * (len(cells.columns) - 1))
+        parts.append(f'% {block}\n' * (len(summaries) > 1) + table.replace('±', r'$\pm$'))
+    return '\n'.join(parts)

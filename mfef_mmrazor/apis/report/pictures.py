@@ -1,0 +1,146 @@
+"""The runs of a comparison as pictures."""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from scipy import stats
+
+from ...engine.results import METRIC, UNITS, metric_label, unit_of
+from ..comparison import Entry
+from .runs import STUDENTS
+
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PREDICTORS = {STUDENTS: 'o', 'ensemble': 's', 'fused': '^'}
+
+
+def save(figure: 'Figure', path: Path) -> None:
+    """Write a picture; the same picture gives the same bytes."""
+    figure.savefig(path, dpi=200, metadata={'Software': None})
+
+
+def as_data(figure: 'Figure') -> str:
+    """A picture as the address of an ``<img>``, so that a page needs no other file."""
+    from matplotlib import rc_context
+
+    buffer = io.BytesIO()
+    with rc_context({'svg.hashsalt': 'report', 'svg.fonttype': 'none'}):
+        figure.savefig(buffer, format='svg', metadata={'Date': None, 'Creator': None})
+    return 'data:image/svg+xml;base64,' + base64.b64encode(buffer.getvalue()).decode()
+
+
+def draw_accuracies(runs: pd.DataFrame, metric: str = METRIC) -> 'Figure':
+    """A dot a seed, the mean and its 95 % interval a method; a panel a block."""
+    students = runs[runs['predictor'] == STUDENTS]
+    label = (
+        f'{metric_label(metric)}, {STUDENTS}, last epoch\n'
+        'dots: seeds, bars: 95 % interval of the mean'
+    )
+    return _panels(students, _draw_block, label)
+
+
+def _draw_block(axes: 'Axes', students: pd.DataFrame) -> None:
+    methods = list(students['method'].unique())
+    for row, method in enumerate(methods):
+        values = students[students['method'] == method]['last']
+        axes.plot(values, [row] * len(values), 'o', color='0.6', markersize=4, zorder=1)
+        half = stats.t.ppf(0.975, len(values) - 1) * values.sem() if len(values) > 1 else 0
+        axes.errorbar(values.mean(), row, xerr=half, fmt='D', color='C0', capsize=3, zorder=2)
+    _name_rows(axes, methods)
+
+
+def draw_calibration(runs: pd.DataFrame, name: str, label: str) -> 'Figure':
+    """NLL or ECE of every method, the mean over seeds of a predictor a dot; a panel a block."""
+
+    def draw_block(axes: 'Axes', of_block: pd.DataFrame) -> None:
+        methods = list(of_block['method'].unique())
+        for i, (predictor, marker) in enumerate(PREDICTORS.items()):
+            own = of_block[of_block['predictor'] == predictor]
+            means = own.groupby('method')[name].mean()
+            rows = [methods.index(method) for method in means.index]
+            axes.plot(means, rows, marker, color=f'C{i}', label=predictor, markersize=5)
+        axes.legend(fontsize='small')
+        _name_rows(axes, methods)
+
+    return _panels(runs, draw_block, label)
+
+
+def draw_cost(runs: pd.DataFrame, metric: str = METRIC) -> 'Figure':
+    """Accuracy of every method against what its training took; a panel a block."""
+
+    def draw_block(axes: 'Axes', students: pd.DataFrame) -> None:
+        means = students.groupby('method', sort=False)[['train_seconds', 'last']].mean()
+        axes.plot(means['train_seconds'], means['last'], 'o')
+        for method, (seconds, accuracy) in means.iterrows():
+            axes.annotate(
+                method, (seconds, accuracy), xytext=(4, 3), textcoords='offset points', fontsize=8
+            )
+        axes.margins(x=0.15)
+        axes.grid(alpha=0.3)
+        axes.set_ylabel(f'{metric_label(metric)}, {STUDENTS}')
+
+    students = runs[runs['predictor'] == STUDENTS]
+    return _panels(students, draw_block, 'training, seconds (mean over seeds)', rows=8)
+
+
+def draw_curves(stored: Sequence[tuple[Entry, dict]], metric: str = METRIC) -> 'Figure':
+    """Accuracy of every run over its training: a panel a method, a line a seed.
+
+    Args:
+        stored: The runs of one block.
+        metric: What accuracy is.
+    """
+    from matplotlib.figure import Figure
+
+    methods = list(dict.fromkeys(entry.method for entry, _ in stored))
+    columns = min(4, len(methods))
+    rows = -(-len(methods) // columns)
+    figure = Figure(figsize=(1 + 2.4 * columns, 0.8 + 1.8 * rows), layout='constrained')
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
+    for method, axes in zip(methods, panels, strict=False):
+        for results in (results for entry, results in stored if entry.method == method):
+            history = pd.DataFrame(results['history']).set_index(unit_of(results['history']))
+            students = history[[c for c in history if c.startswith(('student', 'model'))]]
+            axes.plot(students.mean(axis='columns'), color='C0', linewidth=1)
+            if 'ensemble' in history:
+                axes.plot(history['ensemble'], '--', color='C1', linewidth=1)
+        axes.set_title(method, fontsize='small')
+        axes.grid(alpha=0.3)
+    for axes in list(panels):
+        axes.axis('off')
+    figure.supxlabel(UNITS[unit_of(stored[0][1]['history'])], fontsize='medium')
+    figure.supylabel(metric_label(metric), fontsize='medium')
+    return figure
+
+
+def _panels(
+    runs: pd.DataFrame,
+    draw: Callable[['Axes', pd.DataFrame], None],
+    label: str,
+    rows: int | None = None,
+) -> 'Figure':
+    """A panel a block, side by side, as high as ``rows`` methods need."""
+    from matplotlib.figure import Figure
+
+    blocks = dict(list(runs.groupby('block', sort=False)))
+    rows = rows or max(of_block['method'].nunique() for of_block in blocks.values())
+    size = (1.5 + 5 * len(blocks), 1.2 + 0.45 * rows)
+    figure = Figure(figsize=size, layout='constrained')
+    panels = figure.subplots(1, len(blocks), squeeze=False)[0]
+    for axes, (block, of_block) in zip(panels, blocks.items(), strict=True):
+        draw(axes, of_block)
+        axes.set_title(block if len(blocks) > 1 else '')
+        axes.set_xlabel(label)
+    return figure
+
+
+def _name_rows(axes: 'Axes', methods: list[str]) -> None:
+    axes.set_yticks(range(len(methods)), methods)
+    axes.invert_yaxis()
+    axes.grid(axis='x', alpha=0.3)

@@ -1,0 +1,84 @@
+"""The finished runs of a comparison as one table of numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ...engine.results import UNITS, read_results, unit_of
+from ..comparison import Entry, run_folder
+
+STUDENTS = 'mean of students'
+CALIBRATION = ('nll', 'ece')
+DIVERSITY = ('disagreement', 'kl')
+
+
+def stored_results(
+    work_dir: Path, entries: Sequence[Entry]
+) -> tuple[list[tuple[Entry, dict]], str]:
+    """Every finished run, with its ``results.json``; and the name of the metric.
+
+    Raises:
+        FileNotFoundError: There is no finished run.
+        ValueError: A run was not scored at its last epoch, or runs by different metrics.
+    """
+    found, metrics = [], {}
+    for entry in entries:
+        own = []
+        for path in run_folder(work_dir, entry.name, 0).parent.glob('seed*/results.json'):
+            results = read_results(path)
+            check_last_epoch(path, results)
+            metrics[results['metric']] = path
+            own.append((entry, results))
+        found += sorted(own, key=lambda run: run[1]['seed'])
+    if not found:
+        raise FileNotFoundError(f'no finished run in {work_dir / "runs"}')
+    if len(metrics) > 1:
+        different = ', '.join(f'{metric}: {path}' for metric, path in metrics.items())
+        raise ValueError(f'runs were scored by different metrics ({different})')
+    return found, next(iter(metrics))
+
+
+def numbers(stored: Sequence[tuple[Entry, dict]]) -> pd.DataFrame:
+    """One row a run and predictor: accuracies in percent, seconds, size of what is deployed."""
+    rows: list[dict] = []
+    for entry, results in stored:
+        of_run = dict(
+            block=entry.block,
+            method=entry.method,
+            name=entry.name,
+            seed=results['seed'],
+            revision=results['git_revision'],
+        )
+        cost = dict(train_seconds=results['train_seconds'], **results['deployed'])
+        for name, scores in _predictors(results).items():
+            rows.append({**of_run, 'predictor': name, **scores, **cost})
+    return pd.DataFrame(rows)
+
+
+def check_last_epoch(path: Path, results: dict) -> None:
+    """Raise a ``ValueError`` if a run's last accuracies are not those of its last epoch."""
+    unit = unit_of(results['history'])
+    scored, trained = max(entry[unit] for entry in results['history']), results[f'{unit}s']
+    if scored != trained:
+        raise ValueError(
+            f'{path}: the last {UNITS[unit]} that was scored is {scored} of {trained}. '
+            'Remove the folder and compare again'
+        )
+
+
+def _predictors(results: dict) -> dict[str, dict[str, float]]:
+    """Accuracy at the last and the best epoch, NLL and ECE: of each predictor, and over students.
+
+    Over the students it is their mean, how far they differ, and the best accuracy.
+    """
+    found = {}
+    for name, predictor in results['predictors'].items():
+        last, best = predictor['last'], predictor['best']
+        measured = {key: last[key] for key in CALIBRATION if key in last}
+        found[name] = dict(last=last['accuracy'], best=best['accuracy'], **measured)
+    students = pd.DataFrame([v for k, v in found.items() if k.startswith(('student', 'model'))])
+    unlike = results['students'].get('last', {})
+    differing = {key: unlike[key] for key in DIVERSITY if key in unlike}
+    best_student = students[['last', 'best']].max().to_dict()
+    return {STUDENTS: students.mean().to_dict() | differing, 'best student': best_student, **found}

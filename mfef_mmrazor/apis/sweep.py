@@ -1,0 +1,193 @@
+"""Settings of every method, tried on held-out training images; the best of each is kept."""
+
+import itertools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..engine.hooks.held_out_hook import held_out
+from ..engine.results import write_json
+from .checkpoints import check_model
+from .comparison import SWEEP, Entry, method_of, name_entries, read_config
+from .completion import is_called
+from .report.runs import STUDENTS, numbers, stored_results
+
+SPLITS = 5
+
+
+@dataclass
+class Sweep:
+    """What to try before a comparison, with as many settings for every method.
+
+    Args:
+        values: Values to try, by dotted key: all their combinations. A key of one method alone is
+            ``<method>:<key>``. Several config files of a method, ``<method>-<setting>_...py``,
+            are settings as well.
+        seeds: Seeds of the trials.
+        untuned: Methods that have no setting to try, such as ``independent``. They are trained as
+            they are, and the report says so.
+
+    Example:
+        >>> sweep = Sweep({'model.distiller.tau': [2, 3], 'mfef:model.distiller.attention': [None]})
+        >>> sweep.combinations('mfef')[1]
+        {'model.distiller.tau': 3, 'model.distiller.attention': None}
+        >>> sweep.combinations('dml')
+        [{'model.distiller.tau': 2}, {'model.distiller.tau': 3}]
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    seeds: Sequence[int] = (0,)
+    untuned: Sequence[str] = ()
+
+    def combinations(self, method: str) -> list[dict[str, Any]]:
+        """Every combination of the values for a method, by dotted key."""
+        own = {
+            key.rpartition(':')[2]: values if isinstance(values, (list, tuple)) else [values]
+            for key, values in self.values.items()
+            if ':' not in key or key.partition(':')[0] == method
+        }
+        if method in self.untuned:
+            return [{}]
+        return [dict(zip(own, each, strict=True)) for each in itertools.product(*own.values())]
+
+
+@dataclass
+class Setting:
+    """One trial of a method.
+
+    Attributes:
+        method: What is tuned: the config's method up to its first ``-``.
+        path: The config file.
+        options: Values to override in it, by dotted key.
+        swept: Those of them that the sweep says.
+        entry: Name and block of the trial.
+        trial: The config with a fifth of the training images held out and scored.
+    """
+
+    method: str
+    path: Path
+    options: dict[str, Any]
+    swept: dict[str, Any]
+    entry: Entry
+    trial: Config
+
+
+def all_settings(paths: Sequence[Path], cfg_options: dict, sweep: Sweep) -> list[Setting]:
+    """Every setting of every method, checked.
+
+    Raises:
+        ValueError: Methods have different numbers of settings; or one is there twice; or a method
+            of the sweep is not among the configs; or a model cannot be built with a setting; or
+            training images cannot be held out.
+    """
+    _, entries = name_entries([path.name for path in paths])
+    methods = [method_of(path.name).partition('-')[0] for path in paths]
+    named = {key.partition(':')[0] for key in sweep.values if ':' in key} | {*sweep.untuned}
+    if named - {*methods}:
+        raise ValueError(
+            f'sweep: no config of {", ".join(sorted(named - {*methods}))}; there are those of '
+            f'{", ".join(dict.fromkeys(methods))}'
+        )
+    found = []
+    for path, entry, method in zip(paths, entries, methods, strict=True):
+        for swept in sweep.combinations(method):
+            name = '-'.join([entry.name, *_words(swept)])
+            own = Entry(name, '-'.join([entry.method, *_words(swept)]), entry.block, path.name)
+            options = {**cfg_options, **swept}
+            trial = read_config(path, options)
+            hold_out(trial, name)
+            found.append(Setting(method, path, options, swept, own, trial))
+    check_budget(found, sweep)
+    for setting in found:
+        try:
+            check_model(setting.trial)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f'{setting.entry.name}: {error}. A key of one method alone is METHOD:KEY'
+            ) from None
+    return found
+
+
+def _words(swept: dict[str, Any]) -> list[str]:
+    """``tau=2`` for each key, in characters that a file's name can have."""
+    last = Counter(key.rpartition('.')[2] for key in swept)
+    short = {key: key.rpartition('.')[2] for key in swept}
+    names = {key: word if last[word] == 1 else key for key, word in short.items()}
+    return [re.sub(r'[^\w.=+-]+', '_', f'{names[key]}={value}') for key, value in swept.items()]
+
+
+def check_budget(settings: Sequence[Setting], sweep: Sweep) -> None:
+    """Raise a ``ValueError`` if a method has more settings to choose from than another."""
+    twice = [name for name, n in Counter(s.entry.name for s in settings).items() if n > 1]
+    if twice:
+        raise ValueError(f'sweep: {twice[0]} is there twice')
+    counts = Counter((s.entry.block, s.method) for s in settings)
+    expected = {n for (_, method), n in counts.items() if method not in sweep.untuned}
+    if len(expected) > 1 or any(counts[key] > 1 for key in counts if key[1] in sweep.untuned):
+        found = ', '.join(f'{" ".join(filter(None, key))}: {n}' for key, n in counts.items())
+        raise ValueError(
+            f'sweep: found settings {found}; expected as many for every method, and 1 where '
+            'untuned. Give METHOD:KEY=... or config files; what has none goes in --untuned'
+        )
+
+
+def hold_out(cfg: Config, name: str) -> None:
+    """Train on four fifths of a config's training images, and score the rest in validation."""
+    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    folded = is_called(train.get('type'), 'KFoldDataset')
+    if folded or 'pipeline' not in train or 'pipeline' not in val:
+        raise ValueError(
+            f'{name}: its training images cannot be held out; expected a plain data set with a '
+            f'pipeline in train_dataloader and val_dataloader, found {train.type} and {val.type}'
+        )
+    fold = dict(type='mmpretrain.KFoldDataset', num_splits=SPLITS, seed=0, dataset=train)
+    cfg.train_dataloader.dataset = fold
+    cfg.val_dataloader.dataset = held_out(fold, val)
+    for part in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        cfg.pop(part, None)
+
+
+def one_of_each(settings: Sequence[Setting], scores: Mapping[str, float] = {}) -> list[Setting]:
+    """The setting of the highest score, or else the first one, of every method and block."""
+    groups: dict[tuple[str, str], list[Setting]] = defaultdict(list)
+    for setting in settings:
+        groups[setting.entry.block, setting.method].append(setting)
+    return [max(own, key=lambda s: scores.get(s.entry.name, 0.0)) for own in groups.values()]
+
+
+def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Setting]:
+    """The best setting of every method and block; all of them are written to ``sweep.json``.
+
+    The best is that of the highest accuracy on the held-out images at the last epoch, mean of the
+    students and seeds; of equal ones the first.
+    """
+    stored, _ = stored_results(work_dir / 'sweep', [setting.entry for setting in settings])
+    runs = numbers(stored)
+    runs = runs[(runs['predictor'] == STUDENTS) & runs['seed'].isin(sweep.seeds)]
+    scores = runs.groupby('name')['last'].mean().to_dict()
+    best = one_of_each(settings, scores)
+    tried = [
+        dict(
+            block=setting.entry.block,
+            method=setting.method,
+            setting=setting.entry.method,
+            config=setting.path.name,
+            options=setting.swept,
+            accuracy=round(float(scores[setting.entry.name]), 4),
+            chosen=any(setting is each for each in best),
+        )
+        for setting in settings
+    ]
+    content = dict(
+        held_out=f'1/{SPLITS} of the training images',
+        seeds=[*sweep.seeds],
+        untuned=[*sweep.untuned],
+        settings=tried,
+    )
+    write_json(work_dir / SWEEP, content)
+    return best

@@ -1,0 +1,110 @@
+"""How far predictions can be trusted, and how far students differ: beside accuracy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+from torchmetrics.functional.classification import binary_calibration_error
+
+BINS = 15
+
+
+class Calibration(BaseMetric):
+    r"""Negative log-likelihood and expected calibration error of a predictor.
+
+    .. math::
+        \mathrm{NLL} = -\frac{1}{n}\sum_x \log p_y(x), \qquad
+        \mathrm{ECE} = 100 \sum_{b=1}^{15} \frac{n_b}{n}
+        \left|\mathrm{acc}_b - \mathrm{conf}_b\right|
+
+    NLL is in nats. ECE is in percent, over 15 bins of equal width of the largest probability
+    (Guo et al. 2017, https://arxiv.org/abs/1706.04599). Nothing is computed where images have
+    several labels, or scores are no probabilities.
+
+    Example:
+        >>> import torch
+        >>> metric = Calibration()
+        >>> sample = dict(gt_label=torch.tensor([0]), pred_score=torch.tensor([0.5, 0.3, 0.2]))
+        >>> metric.process({}, [sample, sample])
+        >>> {name: round(value, 3) for name, value in metric.evaluate(2).items()}
+        {'nll': 0.693, 'ece': 50.0}
+    """
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Take in one batch: of each image what is needed, three numbers or None."""
+        labels = [sample['gt_label'] for sample in data_samples if 'gt_label' in sample]
+        scores = torch.stack([sample['pred_score'] for sample in data_samples]).double().cpu()
+        single = len(labels) == len(data_samples) and all(y.numel() == 1 for y in labels)
+        if not (single and _add_up(scores)):
+            self.results += [None] * len(data_samples)
+            return
+        label = torch.cat([label.flatten() for label in labels]).cpu()
+        confidence, predicted = scores.max(dim=1)
+        nll = -_log(scores.gather(1, label[:, None]))[:, 0]
+        self.results += torch.stack([nll, confidence, (predicted == label).double()], 1).tolist()
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """``nll`` and ``ece`` over all images."""
+        if None in results:
+            return {}
+        nll, confidence, correct = torch.tensor(results, dtype=torch.float64).T.contiguous()
+        # of the predicted class: right or not, a matter of two classes
+        ece = binary_calibration_error(confidence, correct.long(), n_bins=BINS, norm='l1')
+        return dict(nll=float(nll.mean()), ece=100 * float(ece))
+
+
+class Diversity(BaseMetric):
+    r"""How much students differ: what an ensemble of them lives on.
+
+    .. math::
+        \frac{100}{m(m-1)} \sum_{i \ne j} P(\hat y_i \ne \hat y_j), \qquad
+        \frac{1}{m(m-1)} \sum_{i \ne j} \mathrm{KL}(p_i \,\|\, p_j)
+
+    ``students.disagreement``, the share of images that two students label differently, is in
+    percent; ``students.kl`` in nats. Both are means over the pairs and the images.
+
+    Example:
+        >>> import torch
+        >>> from mmpretrain.structures import DataSample
+        >>> metric = Diversity()
+        >>> a, b = torch.tensor([0.8, 0.2]), torch.tensor([0.2, 0.8])
+        >>> metric.process({}, dict(
+        ...     student0=[DataSample(pred_score=a)] * 2,
+        ...     student1=[DataSample(pred_score=a), DataSample(pred_score=b)]))
+        >>> {name: round(value, 3) for name, value in metric.evaluate(2).items()}
+        {'students.disagreement': 50.0, 'students.kl': 0.416}
+    """
+
+    def process(self, data_batch: Any, data_samples: Mapping[str, list[BaseDataElement]]) -> None:
+        """Take in one batch of predictions of every predictor."""
+        students = [samples for name, samples in data_samples.items() if name.startswith('student')]
+        scores = torch.stack([torch.stack([s.pred_score for s in own]) for own in students])
+        scores = scores.double().cpu()  # (m, B, K)
+        if len(students) < 2 or not _add_up(scores):
+            self.results += [None] * scores.shape[1]
+            return
+        pairs = len(students) * (len(students) - 1)
+        labels, logs = scores.argmax(dim=-1), _log(scores)
+        unlike = (labels[:, None] != labels[None]).sum(dim=(0, 1)) / pairs
+        kl = (scores[:, None] * (logs[:, None] - logs[None])).sum(dim=-1)  # (m, m, B), 0 for i = j
+        self.results += torch.stack([unlike, kl.sum(dim=(0, 1)) / pairs], dim=1).tolist()
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Means over all images."""
+        if None in results:
+            return {}
+        unlike, kl = torch.tensor(results, dtype=torch.float64).mean(dim=0).tolist()
+        return {'students.disagreement': 100 * unlike, 'students.kl': kl}
+
+
+def _add_up(scores: Tensor) -> bool:
+    """Whether scores are probabilities of classes that exclude each other."""
+    return bool(((scores.sum(dim=-1) - 1).abs() < 1e-2).all())
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    """Logarithm of what was stored as a float32, in which a small probability is 0."""
+    return probabilities.clamp_min(torch.finfo(torch.float32).tiny).log()

@@ -1,0 +1,51 @@
+"""Statistics against scipy's and by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from accuracies import A, B, C, runs
+from scipy import stats
+
+from mfef_mmrazor.apis.report.significance import statistics
+
+
+def test_paired_differences_interval_and_tests():
+    b, c = statistics(runs(a=A, b=B, c=C), 'a')['comparisons']
+    differences = np.subtract(B, A)
+    assert b['differences'] == pytest.approx(differences) and b['seeds'] == [0, 1, 2, 3, 4]
+    assert b['t_test']['p'] == pytest.approx(stats.ttest_rel(B, A).pvalue)
+    assert b['wilcoxon']['p'] == pytest.approx(2 / 2**5)  # exact: all five signs alike
+    half = 2.7764451 * differences.std(ddof=1) / np.sqrt(5)
+    assert b['interval_95'] == pytest.approx([differences.mean() - half, differences.mean() + half])
+
+
+def test_holm_over_all_comparisons():
+    b, c = statistics(runs(a=A, b=B, c=C), 'a')['comparisons']
+    assert b['t_test']['p'] < c['t_test']['p']
+    assert b['t_test']['p_holm'] == pytest.approx(2 * b['t_test']['p'])
+    assert c['t_test']['p_holm'] == pytest.approx(c['t_test']['p'])
+
+
+def test_too_few_seeds_has_no_p_value():
+    (b,) = statistics(runs(a=A[:4], b=B[:4]), 'a')['comparisons']
+    assert b['t_test'] == b['wilcoxon'] == 'too few seeds' and len(b['interval_95']) == 2
+    (one,) = statistics(runs(a=A[:1], b=B[:1]), 'a')['comparisons']
+    assert one['n'] == 1 and 'interval_95' not in one
+
+
+def test_only_seeds_that_both_have_are_paired():
+    (b,) = statistics(runs(a=A, b=B[:3]), 'a')['comparisons']
+    assert b['seeds'] == [0, 1, 2]
+
+
+def test_no_difference_at_all_is_no_nan():
+    (b,) = statistics(runs(a=A, b=A), 'a')['comparisons']
+    assert b['t_test'] == b['wilcoxon'] == dict(p=1.0, p_holm=1.0)
+
+
+def test_blocks_have_comparisons_of_their_own():
+    grid = pd.concat([runs('x', a=A, b=B), runs('y', a=C, b=A), runs('z', b=C)])
+    found = statistics(grid, 'a')['blocks']
+    assert found['x'] == statistics(runs(a=A, b=B), 'a')['comparisons']
+    assert found['y'] == statistics(runs(a=C, b=A), 'a')['comparisons']
+    assert found['z'] == []  # the baseline is not of it

@@ -1,0 +1,83 @@
+"""What the tables show."""
+
+import json
+
+import numpy as np
+import pandas as pd
+from accuracies import A, B, runs
+
+from mfef_mmrazor.apis.report.significance import statistics
+from mfef_mmrazor.apis.report.tables import markdown, summary
+
+
+def table(frame, baseline, tmp_path, metric='accuracy/top1'):
+    blocks = frame.groupby('block', sort=False)
+    summaries = {block: summary(of_block, baseline) for block, of_block in blocks}
+    stats = statistics(frame, baseline, metric)
+    return markdown(frame, summaries, stats, baseline, metric, tmp_path)
+
+
+def test_table_has_mean_deviation_and_cost(tmp_path):
+    text = table(runs(a=A, b=B), 'a', tmp_path)
+    row = next(line for line in text.splitlines() if line.startswith('| b |'))
+    cells = [cell.strip() for cell in row.strip('|').split('|')]
+    assert cells[1] == '5' and cells[2] == f'{np.mean(B):.2f} ± {np.std(B, ddof=1):.2f}'
+    assert cells[-3:] == ['1.50', '1,000', '2.00 M']
+
+
+def test_the_leader_has_a_column_of_its_own(tmp_path):
+    frame = runs(a=A)
+    frame = pd.concat([frame, frame.assign(predictor='student0', last=frame['last'] + 3)])
+    header, _, row = (line.split(' | ') for line in table(frame, 'a', tmp_path).splitlines()[:3])
+    assert row[header.index('student0')].startswith(f'{np.mean(A) + 3:.2f} ± ')
+    assert row[header.index('mean of students')].startswith(f'{np.mean(A):.2f} ± ')
+
+
+def test_runs_of_different_revisions_are_told(tmp_path):
+    frame = runs(a=A, b=B)
+    assert 'revisions' not in table(frame, 'a', tmp_path)
+    frame.loc[0, 'revision'] = 'q'
+    assert table(frame, 'a', tmp_path).endswith('The runs are of different revisions: q, r.\n')
+
+
+def test_another_metric_than_accuracy_is_named(tmp_path):
+    frame = runs(a=A, b=B)
+    assert 'Top-1 accuracy in percent at the last epoch' in table(frame, 'a', tmp_path)
+    assert '\nmulti-label/mAP at the last epoch' in table(frame, 'a', tmp_path, 'multi-label/mAP')
+    assert statistics(frame, 'a', 'multi-label/mAP')['metric'].startswith('multi-label/mAP, mean')
+
+
+def test_a_grid_has_a_table_per_block(tmp_path):
+    grid = pd.concat([runs('resnet8_digits', a=A, b=B), runs('vgg_digits', b=A)])
+    first, second = table(grid, 'a', tmp_path).split('## ')[1:]
+    assert first.startswith('resnet8_digits\n') and '| a | 5 |' in first and '| b | 5 |' in first
+    assert second.startswith('vgg_digits\n') and '| a |' not in second
+    row = next(line for line in second.splitlines() if line.startswith('| b |'))
+    assert row.split(' | ')[-3] == ''  # no baseline to give the cost by
+
+
+def test_the_settings_that_were_tried_are_told(tmp_path):
+    tried = dict(block='x', method='dml', setting='dml-tau=2', config='dml_x.py', chosen=False)
+    settings = [
+        dict(tried, options={'model.distiller.tau': tau}, accuracy=70 + tau, chosen=tau == 3)
+        for tau in (2, 3)
+    ]
+    sweep = dict(held_out='1/5', seeds=[0, 1], untuned=['independent'], settings=settings)
+    (tmp_path / 'sweep.json').write_text(json.dumps(sweep))
+    lines = table(runs(a=A, b=B), 'a', tmp_path).split('## Settings')[1].splitlines()
+    assert lines[4] == '| dml | dml_x.py | model.distiller.tau=2 | 72.00 |  |'
+    assert lines[5] == '| dml | dml_x.py | model.distiller.tau=3 | 73.00 | yes |'
+    assert lines[-1] == 'Not tuned: independent.'
+
+
+def test_calibration_has_a_table_where_it_was_measured(tmp_path):
+    frame = runs(a=A, b=B)
+    assert 'NLL' not in table(frame, 'a', tmp_path)
+    frame = frame.assign(nll=frame['last'] / 100, ece=3.0, disagreement=5.0, kl=0.125)
+    text = table(frame, 'a', tmp_path)
+    header, _, row = (line.split(' | ') for line in text.split('\n\n')[1].splitlines()[:3])
+    assert row[header.index('NLL mean of students')] == (
+        f'{np.mean(A) / 100:.3f} ± {np.std(A, ddof=1) / 100:.3f}'
+    )
+    assert row[header.index('disagreement')] == '5.00 ± 0.00'
+    assert 'negative log-likelihood in nats' in text

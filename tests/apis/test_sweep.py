@@ -1,0 +1,102 @@
+"""Sweeps on held-out training images, one of them really run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmpretrain.registry import DATASETS
+
+from mfef_mmrazor.apis import Sweep, compare
+from mfef_mmrazor.apis.comparison import read_config
+from mfef_mmrazor.apis.sweep import all_settings, hold_out
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+INDEPENDENT, DML, MFEF = (
+    CONFIGS / f'{method}/{method}_resnet8-x2_1xb32-20e_digits.py'
+    for method in ('independent', 'dml', 'mfef')
+)
+TAU, WEIGHT = 'model.distiller.tau', 'model.distiller.loss_transfer.loss_weight'
+SMALL = {
+    'train_dataloader.dataset.train_per_class': 4,
+    'val_dataloader.dataset.indices': 100,
+    'train_cfg.max_epochs': 1,
+}
+
+
+def test_settings_are_all_combinations_for_each_method():
+    sweep = Sweep({f'dml:{TAU}': [2, 3, 4, 5], f'mfef:{TAU}': [2, 3], f'mfef:{WEIGHT}': [1, 2]})
+    settings = all_settings([DML, MFEF], {}, sweep)
+    assert [s.entry.name for s in settings[:4]] == [f'dml-tau={tau}' for tau in (2, 3, 4, 5)]
+    assert [(s.trial.model.distiller.tau, s.trial.model.distiller.loss_transfer.loss_weight)
+            for s in settings[4:]] == [(2, 1), (2, 2), (3, 1), (3, 2)]  # fmt: skip
+
+
+def test_config_files_are_settings_as_well(tmp_path):
+    half = tmp_path / DML.name.replace('dml_', 'dml-half_')
+    half.write_text(f"_base_ = ['{DML}']\n")
+    settings = all_settings([DML, half], {}, Sweep({TAU: [2, 3]}))
+    assert {s.method for s in settings} == {'dml'}
+    assert [s.entry.name for s in settings] == [
+        'dml-tau=2', 'dml-tau=3', 'dml-half-tau=2', 'dml-half-tau=3'
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('configs', 'sweep', 'message'),
+    [
+        ([DML, MFEF], Sweep({TAU: [2, 3], f'mfef:{WEIGHT}': [1, 2]}), 'dml: 2, .*mfef: 4'),
+        ([INDEPENDENT, DML], Sweep({f'dml:{TAU}': [2, 3]}), 'dml: 2; .*--untuned'),
+        ([INDEPENDENT, DML], Sweep({TAU: [2, 3]}), "independent-tau=2: .*argument 'tau'"),
+        ([DML], Sweep({f'mfef:{TAU}': [2, 3]}), 'no config of mfef; there are those of dml'),
+        ([DML], Sweep({TAU: [2, 2]}), 'dml-tau=2 is there twice'),
+        ([CONFIGS / 'kdcl/kdcl-general_resnet8-x2_1xb32-20e_digits.py'], Sweep({TAU: [2]}),
+         'kdcl-general-tau=2: its training images cannot be held out'),
+    ],
+)  # fmt: skip
+def test_unfair_or_impossible_sweeps_are_refused(configs, sweep, message):
+    with pytest.raises(ValueError, match=message):
+        all_settings(configs, {}, sweep)
+
+
+def test_held_out_images_are_training_images_that_no_step_sees():
+    cfg = read_config(DML, {})
+    whole = DATASETS.build(cfg.train_dataloader.dataset)
+    hold_out(cfg, 'dml')
+    train = DATASETS.build(cfg.train_dataloader.dataset)
+    scored = DATASETS.build(cfg.val_dataloader.dataset)
+    pixels = [
+        {np.asarray(d.get_data_info(i)['img']).tobytes() for i in range(len(d))}
+        for d in (whole, train, scored)
+    ]
+    assert (len(whole), len(train), len(scored)) == (300, 240, 60)
+    assert not pixels[1] & pixels[2] and pixels[1] | pixels[2] == pixels[0]
+    assert (
+        cfg.val_dataloader.dataset.dataset.pipeline
+        == read_config(DML, {}).val_dataloader.dataset.pipeline
+    )
+    assert 'test_dataloader' not in cfg
+
+
+@pytest.mark.slow
+def test_the_best_setting_is_compared(tmp_path):
+    sweep = Sweep({f'dml:{TAU}': [2.0, 3.0]}, seeds=[0, 1], untuned=['independent'])
+    compare([INDEPENDENT, DML], [5], tmp_path, cfg_options=SMALL, sweep=sweep)
+    found = json.loads((tmp_path / 'sweep.json').read_text())
+    scores = {}
+    for setting in found['settings'][1:]:
+        last = [
+            json.loads((tmp_path / f'sweep/runs/{setting["setting"]}/seed{seed}/results.json')
+                       .read_text())['history'][-1]
+            for seed in (0, 1)
+        ]  # fmt: skip
+        score = np.mean([entry[f'student{i}'] for entry in last for i in (0, 1)])
+        assert setting['accuracy'] == pytest.approx(score, abs=1e-3)
+        scores[setting['options'][TAU]] = score
+    best = max(scores, key=scores.get)
+    assert [s['chosen'] for s in found['settings']] == [True, best == 2.0, best == 3.0]
+    assert read_config(tmp_path / 'configs/dml.py', {}).model.distiller.tau == best
+    log = (tmp_path / 'runs/dml/seed5/run.log').read_text()
+    assert f'tau={best}' in log and 'KFoldDataset' not in log
+    table = (tmp_path / 'table.md').read_text()
+    assert 'Not tuned: independent.' in table and f'{TAU}={best}' in table
