@@ -19,11 +19,11 @@ from mfef_mmrazor.engine.hooks import results_hook
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 EPOCHS = 3
-BATCH = 20
+STEPS = 4  # an epoch
 SMALL = {
     'val_dataloader.dataset.indices': 20,
-    'val_dataloader.batch_size': BATCH,
-    'train_dataloader.batch_size': BATCH,
+    'val_dataloader.batch_size': 20,
+    'train_dataloader.batch_size': 20,
     'train_cfg.max_epochs': EPOCHS,
 }
 
@@ -39,12 +39,17 @@ def methods() -> dict[str, Path]:
     }
 
 
-def tiny(path: Path, work_dir: Path, **options: Any) -> Config:
+def tiny(path: Path, work_dir: Path, by_epoch: bool = True, **options: Any) -> Config:
     """A config of three epochs of four steps; ``__`` stands for the dots of the options' keys."""
     dotted = {key.replace('__', '.'): value for key, value in options.items()}
     cfg = load_config(path, work_dir, {**SMALL, **dotted})
     dataset = cfg.train_dataloader.dataset
-    (dataset if dataset.type.endswith('Digits') else dataset.dataset).train_per_class = 8
+    per_class = 2 * STEPS  # of ten classes, a batch of twenty
+    (dataset if dataset.type.endswith('Digits') else dataset.dataset).train_per_class = per_class
+    if not by_epoch:
+        length = EPOCHS * STEPS
+        cfg.train_cfg = dict(by_epoch=False, max_iters=length, val_interval=STEPS)
+        cfg.param_scheduler = dict(type='CosineAnnealingLR', by_epoch=False, T_max=length)
     return cfg
 
 
@@ -95,8 +100,10 @@ def is_running(child: int) -> bool:
     return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
-def end(checkpoint: Path) -> list:
+def end(work_dir: Path) -> list:
     """What a run has come to: everything but times."""
+    last = [work_dir / f'epoch_{EPOCHS}.pth', work_dir / f'iter_{EPOCHS * STEPS}.pth']
+    (checkpoint,) = filter(Path.is_file, last)
     stored = torch.load(checkpoint, weights_only=True)
     history = stored['results']['history']
     return [stored['state_dict'], stored['optimizer'], stored['param_schedulers'], history]

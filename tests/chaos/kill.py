@@ -65,7 +65,7 @@ def survived(path: Path, expected: list, seconds: float, wait: Callable, kept: i
         if finish(start(run, path, work_dir, kept, log=work_dir / 'log')):
             print((work_dir / 'log').read_text()[-2000:], file=sys.stderr)
             return ['could not be resumed', *torn]
-        good = same(expected, end(work_dir / f'epoch_{EPOCHS}.pth'))
+        good = same(expected, end(work_dir))
         return ['same' if good else 'came to another end', *torn]
     finally:
         shutil.rmtree(work_dir)
@@ -109,11 +109,10 @@ def row(name: str, path: Path, kills: int) -> bool:
         print((work_dir / 'log').read_text()[-2000:], file=sys.stderr)
         print(f'{name}: the undisturbed run failed', flush=True)
         return False
-    seconds, last = time.monotonic() - started, work_dir / f'epoch_{EPOCHS}.pth'
-    expected = end(last)
+    seconds, expected = time.monotonic() - started, end(work_dir)
     anywhere = trials(kills, path, expected, seconds, at_random, 2)
     saving = trials(kills, path, expected, seconds, within_a_save, 1)
-    flipped, truncated = noticed(last)
+    flipped, truncated = noticed(work_dir / f'epoch_{EPOCHS}.pth')
     shutil.rmtree(work_dir)
     figures = [
         f'{anywhere["same"]}/{kills}', f'{saving["same"]}/{kills}', saving['torn'],
