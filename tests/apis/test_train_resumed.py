@@ -111,12 +111,12 @@ def assert_same(a, b, where=''):
         assert a == b, where
 
 
-def pictures(folder):
-    """Eight pictures of each digit, as files."""
+def pictures(folder, number):
+    """So many pictures of each digit, as files."""
     digits = load_digits()
     for label in range(10):
         (folder / str(label)).mkdir(parents=True)
-        for i, image in enumerate(digits.images[digits.target == label][:10]):
+        for i, image in enumerate(digits.images[digits.target == label][:number]):
             cv2.imwrite(str(folder / f'{label}/{i}.png'), (image * 15).astype('uint8'))
     return folder
 
@@ -168,7 +168,7 @@ def test_resumed_is_as_never_stopped(data, by, workers, extra, tmp_path, monkeyp
     if extra == 'scaled':
         loss_scaler_on_the_cpu(monkeypatch)
     if data == 'folder':
-        options['data'] = pictures(tmp_path / 'pictures')
+        options['data'] = pictures(tmp_path / 'pictures', 10 if extra == 'held out' else 2 * STEPS)
     train(config(tmp_path / 'straight', **options))
     expected = end(tmp_path / 'straight')
     if extra == 'scaled':
