@@ -49,7 +49,9 @@ class HeldOutHook(Hook):
                 f'HeldOutHook: train_dataloader.dataset is a {train.type}, so nothing is held out; '
                 "put it into dict(type='KFoldDataset', num_splits=10, seed=0, dataset=...)"
             )
-        images = dict(train.dataset, pipeline=val.dataset.pipeline)
+        images = dict(train.dataset)
+        if 'pipeline' in val.dataset:  # else the data preprocessor augments, in training alone
+            images['pipeline'] = val.dataset.pipeline
         held_out = dict(train, dataset=images, test_mode=True)
         self.dataloader = runner.build_dataloader(dict(val, dataset=held_out), seed=runner.seed)
 
