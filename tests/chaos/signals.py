@@ -105,7 +105,7 @@ def runs(times: int) -> bool:
 def comparison(work_dir: Path) -> subprocess.Popen:
     """``tools/compare.py`` with two runs at a time, in a group of its own."""
     paths = [methods()[name] for name in METHODS]
-    options = {**SMALL, 'train_dataloader.dataset.train_per_class': 8, 'train_cfg.max_epochs': 15}
+    options = {**SMALL, 'train_dataloader.dataset.train_per_class': 8, 'train_cfg.max_epochs': 10}
     return subprocess.Popen(
         [sys.executable, CONFIGS.parent / 'tools/compare.py', *paths, '--seeds', '0', '--jobs', '2',
          '--work-dir', work_dir, '--cfg-options', *(f'{k}={v}' for k, v in options.items())],
