@@ -2,6 +2,9 @@
 # make test     sets everything up and runs the tests
 # make test-all the slow tests as well
 # make chaos    kills runs, breaks checkpoints and configs, and prints what came of it
+# make test-slurm     jobs, and a comparison, on a Slurm of one node that it starts (needs slurmd)
+# make matrix         every supported stack, in an environment of its own; ROWS="onedl newest"
+# make mmrazor-tests  mmrazor's own tests of distillation; MMRAZOR=folder of a checkout
 # make lint     ruff and mypy
 # make docs     the documentation, in docs/_build/index.html
 # make clean    removes .venv and everything generated
@@ -24,6 +27,16 @@ chaos: .venv/ready
 	for script in tests/chaos/*.py; do OMP_NUM_THREADS=1 $(BIN)/python $$script || exit 1; done
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -rA tests/engine/test_finite_hook.py tests/engine/test_signal_hook.py
 
+test-slurm: .venv/ready
+	$(BIN)/python -m pip install -q -e '.[cluster]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -s -rs tests/cluster/test_slurm.py
+
+matrix:
+	$(PYTHON) .ci/matrix.py $(ROWS)
+
+mmrazor-tests: .venv/ready
+	.ci/mmrazor_tests $(MMRAZOR)
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +53,6 @@ docs: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build dist docs/_build docs/generated *.egg-info work_dirs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist docs/_build docs/generated *.egg-info work_dirs .matrix .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: demo test test-all chaos lint docs clean
+.PHONY: demo test test-all test-slurm matrix mmrazor-tests chaos lint docs clean

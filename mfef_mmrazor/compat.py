@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import pickle
+import subprocess
 import sys
 import types
 import warnings
@@ -336,13 +337,37 @@ def announce_configs() -> None:
     Config._get_cfg_path = staticmethod(locate_without_scope)
 
 
-def init_cpu_processes() -> None:
-    """Join the other processes that torchrun started, on a host without a GPU.
+def init_cpu_processes(launcher: str = 'pytorch') -> None:
+    """Join the other processes that torchrun or srun started, on a host without a GPU.
 
     mmengine's own start asks for a GPU whatever the backend.
+
+    Args:
+        launcher: As the Runner's. With ``slurm``, Slurm's variables are read, and jobs that share a
+            node meet at ports of their own, with a GPU as well; ``MASTER_PORT`` says otherwise.
     """
     import torch
     from torch import distributed
 
-    if 'RANK' in os.environ and not (torch.cuda.is_available() or distributed.is_initialized()):
+    if distributed.is_initialized():
+        return
+    if launcher == 'slurm' and 'SLURM_PROCID' in os.environ:
+        os.environ.setdefault('MASTER_PORT', str(20000 + int(os.environ['SLURM_JOB_ID']) % 10000))
+        if not torch.cuda.is_available():
+            os.environ.update(slurm_processes())
+    if 'RANK' in os.environ and not torch.cuda.is_available():
         distributed.init_process_group('gloo')
+
+
+def slurm_processes() -> dict[str, str]:
+    """The variables that torchrun would set, from those that srun sets."""
+    known = os.environ
+    nodes = subprocess.check_output(
+        ['scontrol', 'show', 'hostnames', known['SLURM_STEP_NODELIST']], text=True
+    ).split()
+    return dict(
+        MASTER_ADDR=known.get('MASTER_ADDR', nodes[0]),
+        RANK=known['SLURM_PROCID'],
+        WORLD_SIZE=known['SLURM_NTASKS'],
+        LOCAL_RANK=known['SLURM_LOCALID'],
+    )

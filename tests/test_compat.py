@@ -20,6 +20,9 @@ needs_torch_2_6 = pytest.mark.skipif(
     digit_version(torch.__version__) < digit_version('2.6'), reason='older torch reads every pickle'
 )
 
+needs_torch_2 = pytest.mark.skipif(
+    digit_version(torch.__version__) < digit_version('2.0'), reason='mmrazor runs on it by itself'
+)
 needs_mmcv_of_mmrazor = pytest.mark.skipif(
     digit_version(mmcv.__version__) > digit_version(compat.NEWEST_MMCV),
     reason='mmrazor by itself refuses this mmcv: there the plugin has to come first',
@@ -35,6 +38,7 @@ def python(code, *options):
     return done.returncode, done.stdout.strip(), (done.stderr.strip().splitlines() or [''])[-1]
 
 
+@needs_torch_2
 @needs_mmcv_of_mmrazor
 def test_mmrazor_imports_with_the_plugin_and_not_without():
     parts = 'import mmrazor.models, mmrazor.engine, mmrazor.datasets'
@@ -66,6 +70,7 @@ def test_a_second_time_changes_nothing():
     assert state() == before
 
 
+@needs_torch_2
 @needs_mmcv_of_mmrazor
 def test_half_imported_mmrazor_is_completed():
     count = 'from mmrazor.registry import MODELS; print(len(MODELS.module_dict))'

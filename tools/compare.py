@@ -4,7 +4,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mfef_mmrazor.apis import Sweep, compare, report, user_errors
+from mfef_mmrazor.apis import Slurm, Sweep, compare, report, user_errors
 
 
 def seed_range(text: str) -> list[int]:
@@ -21,7 +21,22 @@ def main() -> None:
     parser.add_argument('--seeds', type=seed_range, default=seed_range('0-4'), help='0-4 or 0,2,5')
     parser.add_argument('--work-dir', help='folder for the runs and the report')
     parser.add_argument('--baseline', help='method the others are compared with (the first)')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time')
+    parser.add_argument(
+        '--jobs', '--runs-at-once', type=int, metavar='N',
+        help='runs at a time (1; on Slurm: as many as it has room for)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--launcher', choices=['local', 'slurm'], default='local',
+        help='run them on this machine, or as jobs of a Slurm cluster',
+    )  # fmt: skip
+    parser.add_argument('--partition', help="Slurm's partition (the cluster's default)")
+    parser.add_argument(
+        '--gpus-per-run', type=int, default=1, metavar='N', help='on Slurm (1); 0: on the CPU'
+    )
+    parser.add_argument(
+        '--sbatch', nargs='+', action=DictAction, default={}, metavar='OPTION=VALUE',
+        help="more of sbatch's options: time=600 cpus-per-task=8",
+    )  # fmt: skip
     parser.add_argument(
         '--allow', nargs='+', default=[], metavar='CONDITION',
         help='conditions, or parts of them, in which the configs may differ: model.students ...',
@@ -54,17 +69,20 @@ def main() -> None:
     args = parser.parse_args()
     if bool(args.report) == bool(args.configs):
         parser.error('give configs and --work-dir, or --report DIR alone')
+    if args.launcher == 'local' and (args.partition or args.sbatch):
+        parser.error('--partition and --sbatch go with --launcher slurm')
     with user_errors():
         if args.report:
             report(args.report, args.baseline)
             return
         if not args.work_dir:
             parser.error('--work-dir is missing')
+        slurm = Slurm(args.partition, args.gpus_per_run, args.sbatch)
         swept = args.sweep or args.select_on
         sweep = Sweep(args.sweep or {}, args.sweep_seeds, args.untuned) if swept else None
         compare(
             args.configs, args.seeds, args.work_dir, args.baseline, args.jobs, args.allow,
-            args.cfg_options, sweep, args.dry_run,
+            args.cfg_options, slurm if args.launcher == 'slurm' else None, sweep, args.dry_run,
         )  # fmt: skip
 
 

@@ -5,10 +5,12 @@ from .export import export
 from .networks import count_networks
 from .report import report
 from .show_maps import show_maps
+from .slurm import Slurm
 from .sweep import Sweep
 from .train import test, train
 
 __all__ = [
+    'Slurm',
     'Sweep',
     'compare',
     'count_networks',

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -24,6 +25,7 @@ from .lock import locked
 from .plan import show_plan
 from .report import report
 from .run_all import run_all
+from .slurm import Slurm
 from .sweep import Sweep, all_settings, choose, one_of_each
 
 Configs = dict[Entry, Config]
@@ -34,9 +36,10 @@ def compare(
     seeds: Sequence[int],
     work_dir: str | Path,
     baseline: str | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     allow: Sequence[str] = (),
     cfg_options: dict | None = None,
+    slurm: Slurm | None = None,
     sweep: Sweep | None = None,
     dry_run: bool = False,
 ) -> None:
@@ -55,10 +58,12 @@ def compare(
         seeds: Random seeds.
         work_dir: Folder for the runs and the report, see :func:`mfef_mmrazor.apis.report`.
         baseline: Method that the others are compared with; by default the first of the work dir.
-        jobs: Runs at a time. The processors are shared out among them.
+        jobs: Runs at a time. On this machine one by default, and the processors are shared out
+            among them; on Slurm as many as it has room for.
         allow: Conditions in which the configs may differ, such as ``model.students``, or parts of
             them, such as ``train_dataloader.dataset.pipeline``.
         cfg_options: Values to override in every config, by dotted key.
+        slurm: Run them as jobs of a cluster, not on this machine.
         sweep: Settings to try on held-out training images first; only the best one of each method
             goes on to the seeds. The trials are a comparison of their own, in the folder ``sweep``
             of the work dir.
@@ -76,6 +81,7 @@ def compare(
     """
     work_dir = Path(work_dir).resolve()
     check_folder(work_dir)
+    how: dict[str, Any] = dict(jobs=jobs, slurm=slurm, allow=allow, dry_run=dry_run)
     paths, methods = [Path(path) for path in configs], None
     options = [cfg_options or {}] * len(paths)
     if sweep is not None:
@@ -83,7 +89,7 @@ def compare(
         _check_baseline(baseline, [setting.method for setting in settings])
         trials = {setting.entry: setting.trial for setting in settings}
         check_unchanged(trials, work_dir / 'sweep')
-        compare_all(trials, [], sweep.seeds, work_dir / 'sweep', None, jobs, allow, dry_run)
+        compare_all(trials, [], sweep.seeds, work_dir / 'sweep', None, **how)
         # in a dry run any setting stands for the best one
         chosen = one_of_each(settings) if dry_run else choose(settings, sweep, work_dir)
         paths, methods = [each.path for each in chosen], [each.method for each in chosen]
@@ -97,7 +103,7 @@ def compare(
     found = dict(zip(entries, cfgs, strict=True))
     if sweep is None or not dry_run:
         check_unchanged(found, work_dir)
-    compare_all(found, earlier, seeds, work_dir, baseline, jobs, allow, dry_run)
+    compare_all(found, earlier, seeds, work_dir, baseline, **how)
 
 
 def compare_all(
@@ -106,13 +112,15 @@ def compare_all(
     seeds: Sequence[int],
     work_dir: Path,
     baseline: str | None,
-    jobs: int,
+    *,
+    jobs: int | None,
+    slurm: Slurm | None,
     allow: Sequence[str],
     dry_run: bool,
 ) -> None:
     """Check the configs, train them with every seed, and write the report."""
     seeds = list(dict.fromkeys(seeds))
-    if not seeds or jobs < 1:
+    if not seeds or (jobs is not None and jobs < 1):
         raise ValueError(f'found seeds={seeds} and jobs={jobs}, expected at least one of each')
     new = {entry.name: entry for entry in [*earlier, *configs]}
     everything = Comparison(list(new.values()), baseline or next(iter(new.values())).method)
@@ -125,7 +133,7 @@ def compare_all(
     for entry, cfg in configs.items():
         check_config(entry, cfg)
     if dry_run:
-        show_plan(configs, seeds, work_dir, jobs)
+        show_plan(configs, seeds, work_dir, jobs or 1)
         return
     runs = [(entry.name, seed) for seed in seeds for entry in configs]
     with locked(work_dir):
@@ -134,7 +142,7 @@ def compare_all(
             path.parent.mkdir(exist_ok=True, parents=True)
             cfg.dump(path)
         write_comparison(work_dir, everything)
-        failed = run_all(runs, work_dir, jobs)
+        failed = run_all(runs, work_dir, jobs, slurm)
         try:
             report(work_dir)
         except (ValueError, FileNotFoundError):  # those of the baseline may be what failed

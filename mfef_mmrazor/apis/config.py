@@ -77,7 +77,8 @@ def use_amp(cfg: Config) -> None:
     if torch.cuda.is_available():
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
     else:
-        if not torch.cpu._is_avx512_bf16_supported() and platform.machine() == 'x86_64':
+        has_bf16 = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)  # not in torch < 2.5
+        if not has_bf16() and platform.machine() == 'x86_64':
             print_log(
                 'amp: this CPU has no bf16 instructions; training is likely slower with --amp '
                 'than without',

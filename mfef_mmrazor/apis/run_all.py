@@ -3,8 +3,11 @@
 import math
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -12,31 +15,51 @@ from pathlib import Path
 
 from .comparison import config_file, run_folder
 from .config import load_config
+from .slurm import Run, Slurm, run_on_slurm
 from .train import train
 
 
-def run_all(runs: list[tuple[str, int]], work_dir: Path, jobs: int) -> list[tuple[str, int]]:
-    """Run what is not finished yet, ``jobs`` at a time; returns the runs that failed."""
+def run_all(
+    runs: Sequence[Run], work_dir: Path, jobs: int | None = None, slurm: Slurm | None = None
+) -> list[Run]:
+    """Run what is not finished yet; returns the runs that failed.
+
+    Args:
+        runs: Methods and seeds.
+        work_dir: The comparison's folder.
+        jobs: Runs at a time; by default one on this machine, all on Slurm.
+        slurm: Run them there, not on this machine.
+    """
     todo = [run for run in runs if not (run_folder(work_dir, *run) / 'results.json').is_file()]
     print(f'{len(runs)} runs, {len(runs) - len(todo)} of them finished before', flush=True)
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // jobs)))
-    rounds = math.ceil(len(todo) / jobs)
+    if slurm:
+        at_once = jobs or max(1, len(todo))
+        outcomes = run_on_slurm(todo, work_dir, slurm, jobs)
+    else:
+        at_once = jobs or 1
+        outcomes = run_here(todo, work_dir, at_once)
+    rounds = math.ceil(len(todo) / at_once)
     started, failed = time.monotonic(), []
-    with ThreadPoolExecutor(jobs) as pool:
-        succeeded = pool.map(partial(_run_in_process, work_dir), todo)
-        for done, (run, success) in enumerate(zip(todo, succeeded, strict=True), start=1):
-            if not success:
-                failed.append(run)
-            seconds = (time.monotonic() - started) * (rounds / math.ceil(done / jobs) - 1)
-            print(
-                f'{done}/{len(todo)} {run[0]} seed {run[1]}: {"done" if success else "FAILED"}; '
-                f'about {timedelta(seconds=round(seconds))} left',
-                flush=True,
-            )
+    for done, (run, success) in enumerate(outcomes, start=1):
+        if not success:
+            failed.append(run)
+        seconds = (time.monotonic() - started) * (rounds / math.ceil(done / at_once) - 1)
+        print(
+            f'{done}/{len(todo)} {run[0]} seed {run[1]}: {"done" if success else "FAILED"}; '
+            f'about {timedelta(seconds=round(seconds))} left',
+            flush=True,
+        )
     return failed
 
 
-def _run_in_process(work_dir: Path, run: tuple[str, int]) -> bool:
+def run_here(runs: Sequence[Run], work_dir: Path, jobs: int) -> Iterator[tuple[Run, bool]]:
+    """Run them on this machine; gives each run, and whether it finished."""
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // jobs)))
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from zip(runs, pool.map(partial(_run_in_process, work_dir), runs), strict=True)
+
+
+def _run_in_process(work_dir: Path, run: Run) -> bool:
     process = multiprocessing.get_context('spawn').Process(target=_run, args=(work_dir, *run))
     process.start()
     process.join()
@@ -45,9 +68,18 @@ def _run_in_process(work_dir: Path, run: tuple[str, int]) -> bool:
 
 def _run(work_dir: Path, method: str, seed: int) -> None:
     """One run, in a process of its own; what it prints goes to ``run.log``."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     folder = run_folder(work_dir, method, seed)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / 'run.log', 'a') as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
     train(load_config(config_file(work_dir, method), work_dir=folder, seed=seed), resume=True)
+
+
+def _end_with_parent() -> None:
+    """Stop the run, which saves a checkpoint, as soon as the comparison is no more."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -62,7 +62,7 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_teacher(cfg)
     check_custom_keys(cfg, check_model(cfg))
-    compat.init_cpu_processes()
+    compat.init_cpu_processes(cfg.get('launcher', 'none'))
     with locked(cfg.work_dir, cfg.get('launcher', 'none')):
         runner = Runner.from_cfg(cfg)
         for handler in runner.logger.handlers:
@@ -108,7 +108,7 @@ def test(
     check_model(cfg)
     if tta:
         use_tta(cfg)
-    compat.init_cpu_processes()
+    compat.init_cpu_processes(cfg.get('launcher', 'none'))
     runner = Runner.from_cfg(cfg)
     if out is None:
         return runner.test()

@@ -7,7 +7,6 @@ import torch
 from mmengine.model import BaseModel
 from mmrazor.registry import MODELS
 from torch import Tensor
-from torch.func import functional_call
 
 from ...functional import ensemble_logits
 from ..builder import build
@@ -20,6 +19,11 @@ from .online_distiller import (
     classification_loss,
     full_precision,
 )
+
+try:
+    from torch.func import functional_call
+except ImportError:  # torch < 2
+    from torch.nn.utils.stateless import functional_call  # type: ignore
 
 
 @MODELS.register_module()

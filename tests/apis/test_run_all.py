@@ -1,0 +1,38 @@
+"""The processes that run a comparison's trainings."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='no signals')
+def test_a_run_saves_a_checkpoint_and_ends_when_the_command_is_killed(tmp_path):
+    command = subprocess.Popen(
+        [
+            sys.executable, ROOT / 'tools/compare.py', CONFIG, '--seeds', '0', '--work-dir', 'run',
+            '--cfg-options', 'train_dataloader.dataset.train_per_class=4',
+            'val_dataloader.dataset.indices=10', 'train_cfg.max_epochs=1000',
+        ],
+        cwd=tmp_path, env=dict(os.environ, OMP_NUM_THREADS='1'), stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    folder = tmp_path / 'run/runs/dml/seed0'
+    wait_for((folder / 'epoch_2.pth').is_file)
+    command.kill()
+    command.wait()
+    wait_for(lambda: 'stopped by SIGTERM' in (folder / 'run.log').read_text())
+    process = int((folder / '.lock').read_text().split()[1])
+    wait_for(lambda: not Path(f'/proc/{process}').exists())
+
+
+def wait_for(condition):
+    end = time.monotonic() + 600  # a busy machine takes its time to start Python
+    while not condition():
+        assert time.monotonic() < end, 'it never came'
+        time.sleep(0.1)
