@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(sys.platform == 'win32', reason='no signals')
 def test_a_run_saves_a_checkpoint_and_ends_when_the_command_is_killed(tmp_path):
