@@ -48,6 +48,10 @@ def test_config_builds_and_takes_a_step(config, tmp_path, monkeypatch):
         inputs=views if takes_views else list(views[0]),
         data_samples=[DataSample().set_gt_label(i) for i in range(4)],
     )
+    if preprocessor.type == 'mmpretrain.InMemoryDataPreprocessor':
+        numbers = torch.arange(4)
+        sample = DataSample(gt_label=numbers, sample_idx=numbers)
+        data = dict(inputs=[views[0].permute(0, 2, 3, 1)], data_samples=[sample])
     if any('HeldOutHook' in hook.type for hook in cfg.get('custom_hooks', [])):
         logits = [torch.randn(8, 10) for _ in model.students]
         model.distiller.learn_held_out(logits, torch.arange(8))

@@ -77,12 +77,12 @@ def main() -> None:
             return
         if not args.work_dir:
             parser.error('--work-dir is missing')
-        slurm = Slurm(args.partition, args.gpus_per_run, args.sbatch)
         swept = args.sweep or args.select_on
         sweep = Sweep(args.sweep or {}, args.sweep_seeds, args.untuned) if swept else None
+        slurm = Slurm(args.partition, args.gpus_per_run, args.sbatch)
         compare(
             args.configs, args.seeds, args.work_dir, args.baseline, args.jobs, args.allow,
-            args.cfg_options, slurm if args.launcher == 'slurm' else None, sweep, args.dry_run,
+            args.cfg_options, sweep, args.dry_run, slurm if args.launcher == 'slurm' else None,
         )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
@@ -39,9 +38,9 @@ def compare(
     jobs: int | None = None,
     allow: Sequence[str] = (),
     cfg_options: dict | None = None,
-    slurm: Slurm | None = None,
     sweep: Sweep | None = None,
     dry_run: bool = False,
+    slurm: Slurm | None = None,
 ) -> None:
     """Train every config with every seed, and write what came of it.
 
@@ -63,11 +62,11 @@ def compare(
         allow: Conditions in which the configs may differ, such as ``model.students``, or parts of
             them, such as ``train_dataloader.dataset.pipeline``.
         cfg_options: Values to override in every config, by dotted key.
-        slurm: Run them as jobs of a cluster, not on this machine.
         sweep: Settings to try on held-out training images first; only the best one of each method
             goes on to the seeds. The trials are a comparison of their own, in the folder ``sweep``
             of the work dir.
         dry_run: Only check everything, and say what would run and for about how long.
+        slurm: Run them as jobs of a cluster, not on this machine.
 
     Raises:
         ValueError: There is no seed or no job; or two configs are called alike; or they differ in a
@@ -81,7 +80,6 @@ def compare(
     """
     work_dir = Path(work_dir).resolve()
     check_folder(work_dir)
-    how: dict[str, Any] = dict(jobs=jobs, slurm=slurm, allow=allow, dry_run=dry_run)
     paths, methods = [Path(path) for path in configs], None
     options = [cfg_options or {}] * len(paths)
     if sweep is not None:
@@ -89,7 +87,7 @@ def compare(
         _check_baseline(baseline, [setting.method for setting in settings])
         trials = {setting.entry: setting.trial for setting in settings}
         check_unchanged(trials, work_dir / 'sweep')
-        compare_all(trials, [], sweep.seeds, work_dir / 'sweep', None, **how)
+        compare_all(trials, [], sweep.seeds, work_dir / 'sweep', None, jobs, allow, dry_run, slurm)
         # in a dry run any setting stands for the best one
         chosen = one_of_each(settings) if dry_run else choose(settings, sweep, work_dir)
         paths, methods = [each.path for each in chosen], [each.method for each in chosen]
@@ -103,7 +101,7 @@ def compare(
     found = dict(zip(entries, cfgs, strict=True))
     if sweep is None or not dry_run:
         check_unchanged(found, work_dir)
-    compare_all(found, earlier, seeds, work_dir, baseline, **how)
+    compare_all(found, earlier, seeds, work_dir, baseline, jobs, allow, dry_run, slurm)
 
 
 def compare_all(
@@ -112,11 +110,10 @@ def compare_all(
     seeds: Sequence[int],
     work_dir: Path,
     baseline: str | None,
-    *,
     jobs: int | None,
-    slurm: Slurm | None,
     allow: Sequence[str],
     dry_run: bool,
+    slurm: Slurm | None,
 ) -> None:
     """Check the configs, train them with every seed, and write the report."""
     seeds = list(dict.fromkeys(seeds))

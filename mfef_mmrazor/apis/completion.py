@@ -81,8 +81,13 @@ def use_tta(cfg: Config) -> None:
     image, the scores averaged.
 
     Raises:
-        ValueError: The last step of the test pipeline does not pack the image.
+        ValueError: The last step of the test pipeline does not pack the image, or there is none.
     """
+    if is_called(cfg.test_dataloader.dataset.type, 'InMemory'):
+        raise ValueError(
+            'tta: test_dataloader.dataset is InMemory, which has no pipeline for each image; test '
+            'with the data config without _fast'
+        )
     (dataset,) = inner_datasets(cfg.test_dataloader)
     pipeline = copy.deepcopy(cfg.get('tta_pipeline'))
     if pipeline is None:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..engine.hooks.signal_hook import SIGNALS
 from ..engine.results import write_json
-from .comparison import run_folder
+from .comparison import config_file, run_folder
 from .config import load_config
 from .train import train
 
@@ -141,7 +141,7 @@ def run_job(work_dir: Path, launcher: str, method: str, seed: int) -> None:
     for number in SIGNALS:  # the training's own hook listens as soon as there is something to save
         signal.signal(number, leave)
     config = load_config(
-        work_dir / 'configs' / f'{method}.py',
+        config_file(work_dir, method),
         work_dir=run_folder(work_dir, method, seed), seed=seed, launcher=launcher,
     )  # fmt: skip
     try:

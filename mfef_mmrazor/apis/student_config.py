@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..models.builder import scope_and_class
 from ..models.students import resolve_student
+from .completion import is_called
 from .data_checks import inner_datasets
 
 
@@ -56,6 +57,8 @@ def test_part(cfg: dict, classes: Sequence[str] | None, pipeline: list[dict]) ->
     loader = copy.deepcopy(cfg.get('test_dataloader') or cfg.get('val_dataloader') or {})
     evaluator = cfg.get('test_evaluator') or cfg.get('val_evaluator')
     dataset = loader.get('dataset') or {}
+    if is_called(dataset.get('type'), 'InMemory'):
+        dataset = dataset['dataset']
     if dataset.get('type', '').rpartition('.')[2] == 'ImageFolder':
         own = ('num_classes', 'skip_corrupt')
         dataset = {key: value for key, value in dataset.items() if key not in own}
@@ -74,20 +77,28 @@ def _is_mmpretrains(registry: Registry, cfg: dict | None) -> bool:
     return kind is not None and kind.__module__.startswith(('mmpretrain', 'mmengine'))
 
 
-def preprocessor_config(cfg: dict) -> dict:
-    """Config of the preprocessing, for image files."""
+def _preprocessor(cfg: dict) -> dict:
     model = cfg['model']
-    found = (
+    return (
         model.get('data_preprocessor')
         or cfg.get('data_preprocessor')
         or model['students'][0].get('data_preprocessor')
         or {}
     )
-    training_only = ('batch_augments', 'to_onehot')
+
+
+def preprocessor_config(cfg: dict) -> dict:
+    """Config of the preprocessing, for image files."""
+    found = _preprocessor(cfg)
+    training_only = ('batch_augments', 'to_onehot', 'crop_size', 'flip_prob', 'num_views')
     found = {key: value for key, value in found.items() if key not in training_only}
     found.setdefault('type', 'mmpretrain.ClsDataPreprocessor')
-    if found['type'].endswith('SelfSupDataPreprocessor'):  # for views; only one is left
+    views_or_batches = ('SelfSupDataPreprocessor', 'InMemoryDataPreprocessor')
+    if found['type'].endswith(views_or_batches):  # one view of one image is left
         found['type'] = 'mmpretrain.ClsDataPreprocessor'
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
+    if (loader.get('dataset') or {}).get('to_rgb'):  # of an InMemory data set
+        found['to_rgb'] = not found.get('to_rgb', False)
     if not _loaders(image_pipeline(cfg)):
         # trained on RGB images from memory; files are read as BGR
         found['to_rgb'] = not found.get('to_rgb', False)
@@ -98,7 +109,11 @@ def image_pipeline(cfg: dict, *dataloaders: str) -> list[dict]:
     """The transforms of the first of the data loaders that is there, by default those of tests."""
     for name in dataloaders or ('test_dataloader', 'val_dataloader'):
         for dataset in inner_datasets(cfg.get(name)):
-            return [_mmcv(transform) for transform in dataset['pipeline']]
+            pipeline = [_mmcv(transform) for transform in dataset['pipeline']]
+            if 'crop_size' in (found := _preprocessor(cfg)):  # which has done the rest
+                crop = dict(type='CenterCrop', crop_size=found['crop_size'])
+                pipeline += [crop, dict(type='PackInputs')]
+            return pipeline
     raise ValueError(
         f'the training config has no {" or ".join(dataloaders or ("test_dataloader",))}, so how '
         'images are prepared is not known: give a config that has with --config'

@@ -12,6 +12,8 @@ from mmengine.analysis import FlopAnalyzer
 from mmengine.device import get_max_cuda_memory
 from torch import Tensor, nn
 
+from .checkpoint_files import write_atomically
+
 if TYPE_CHECKING:  # slow to import, and few need it
     from matplotlib.figure import Figure
 
@@ -189,10 +191,8 @@ def deployed_size(network: nn.Module, inputs: Tensor) -> dict[str, int]:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write, then rename, so that no half-written file is ever seen."""
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(content, indent=2) + '\n')
-    partial.replace(path)
+    """Write all of a file or nothing."""
+    write_atomically(path, f'{json.dumps(content, indent=2)}\n'.encode())
 
 
 def draw_curves(path: Path, history: History, title: str, metric: str = METRIC) -> 'Figure':

@@ -17,6 +17,7 @@ from .connectors import (
     MapAdapter,
     MultiScaleConnector,
 )
+from .data_preprocessor import InMemoryDataPreprocessor
 from .distillers import (
     CLILRDistiller,
     ConfigurableOnlineDistiller,
@@ -76,6 +77,7 @@ __all__ = [
     'FeatureFusionConnector',
     'FeatureMapRecorder',
     'GlobalMaxPooling',
+    'InMemoryDataPreprocessor',
     'IndependentDistiller',
     'KDCLDistiller',
     'LogitsRecorder',

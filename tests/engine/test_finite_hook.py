@@ -1,5 +1,7 @@
 """FiniteHook: whatever becomes NaN or infinite, the training ends there and saves nothing of it."""
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -24,14 +26,13 @@ class BreakHook(Hook):
 
     def before_train(self, runner):
         model, hook = runner.model, self
-        if self.where in ('student1.loss', 'distill.loss_fused'):
+        if '.' in self.where:
             compute = model.loss
 
             def loss(*args, **kwargs):
                 losses = compute(*args, **kwargs)
-                key = next(key for key in losses if key.startswith(hook.where))
                 if runner.iter + 1 == hook.at:
-                    losses[key] = losses[key] * hook.value
+                    losses[hook.where] = losses[hook.where] * hook.value
                 return losses
 
             model.loss = loss
@@ -54,6 +55,10 @@ class BreakHook(Hook):
         if self.where == 'weight':
             with torch.no_grad():
                 runner.model.peers[0].backbone.conv1.weight[0, 0, 0, 0] = self.value
+        if self.where == 'distiller':
+            with torch.no_grad():
+                weight = next(runner.model.distiller.parameters())
+                weight[(0,) * weight.ndim] = self.value
 
 
 def run(work_dir, *, skip=0, **broken):
@@ -117,6 +122,8 @@ def test_a_step_that_is_left_out_leaves_no_trace(where, tmp_path):
     runner = run(tmp_path, where=where, at=5, skip=1)
     assert not non_finite(runner.model.state_dict())
     assert runner.message_hub.get_info('skipped_nonfinite') == 1
+    means = json.loads((tmp_path / 'results.json').read_text())['training_losses']
+    assert all(math.isfinite(value) for value in means.values())
     momentum = runner.optim_wrapper.optimizer.state.values()
     assert momentum and all(s['momentum_buffer'].isfinite().all() for s in momentum)
     with pytest.raises(ValueError, match='skip_nonfinite=-1'):

@@ -117,6 +117,11 @@ CASES = {
     'rare checkpoints': (
         signal.SIGTERM, 'val', 1, dict(default_hooks__checkpoint__interval=5), 'epoch_1.pth'
     ),
+    'averaged weights, scoring': (
+        signal.SIGTERM, 'val', 1,
+        dict(custom_hooks=[dict(type='mmrazor.EpochSeedHook'), dict(type='EMAHook')]),
+        'epoch_1.pth',
+    ),
     'accumulating': (
         signal.SIGTERM, 'train', 7, dict(optim_wrapper__accumulative_counts=2),
         'epoch_1_iter_8.pth',

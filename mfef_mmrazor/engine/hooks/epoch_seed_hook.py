@@ -10,7 +10,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import set_random_seed
 from mmrazor.registry import HOOKS
 
-from ..position import by_iterations, is_infinite
+from ...models.data_preprocessor import InMemoryDataPreprocessor
+from ..position import by_iterations, epochs_over, is_infinite
+from ..unwrap import unwrapped
 
 
 @HOOKS.register_module()
@@ -37,6 +39,12 @@ class EpochSeedHook(Hook):
             runner.train_loop.dataloader_iterator = seeded(runner, started, 0)
         else:
             runner.train_loop.dataloader_iterator = epoch_after_epoch(runner)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        """Tell a data preprocessor that draws crops and flips by the image which epoch it is."""
+        preprocessor = unwrapped(runner.model).data_preprocessor
+        if isinstance(preprocessor, InMemoryDataPreprocessor):
+            preprocessor.seed_and_epoch = runner.seed, int(epochs_over(runner))
 
 
 def seed_of(runner, epoch: int, step: int = 0) -> int:

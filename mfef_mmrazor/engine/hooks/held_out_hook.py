@@ -16,7 +16,10 @@ from ..unwrap import unwrapped
 
 def held_out(train: dict, val: dict) -> dict:
     """The fold that a ``KFoldDataset`` holds out, read as the validation data are; as configs."""
-    return dict(train, dataset=dict(train['dataset'], pipeline=val['pipeline']), test_mode=True)
+    images = dict(train['dataset'])
+    if 'pipeline' in val:  # else the data preprocessor augments, in training alone
+        images['pipeline'] = val['pipeline']
+    return dict(train, dataset=images, test_mode=True)
 
 
 @HOOKS.register_module()

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmrazor.registry import HOOKS
@@ -157,13 +158,14 @@ class ResultsHook(Hook):
         )
 
     def training_losses(self, runner) -> dict[str, float]:
-        """Mean of each loss over the steps of the last epoch."""
+        """Mean of each loss over the steps of the last epoch, without those that were left out."""
         steps = steps_per_epoch(runner)
-        return {
-            name.removeprefix('train/'): round(float(history.mean(steps)), 4)
+        last = {
+            name.removeprefix('train/'): history.data[0][-steps:]
             for name, history in runner.message_hub.log_scalars.items()
             if name.startswith('train/') and 'loss' in name
         }
+        return {name: round(float(x[np.isfinite(x)].mean()), 4) for name, x in last.items()}
 
     def deployed(self, runner) -> dict[str, int]:
         """Size of the (first) network as it is deployed."""

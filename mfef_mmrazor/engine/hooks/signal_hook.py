@@ -1,6 +1,7 @@
 """Ends a run at a signal, with a checkpoint of that very iteration, and takes it up from there."""
 
 import functools
+import itertools
 import random
 import signal
 import threading
@@ -9,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmrazor.registry import HOOKS
 
+from ..position import by_iterations, is_infinite
 from .checkpoint_hook import SafeCheckpointHook
 
 SIGNALS = [
@@ -28,34 +32,52 @@ class SignalHook(Hook):
     Clusters send SIGTERM, or SIGUSR1 on demand, shortly before they take a machine away; a terminal
     that is closed sends SIGHUP. The run ends after the iteration that it is in (with gradients that
     are accumulated: after the optimizer's next step), in the middle of an epoch
-    (``epoch_3_iter_137.pth``: three epochs and some iterations) or of a validation, which is made
-    up for. With ``--resume`` it goes on with the next batch as if nothing had been: random states
-    are in the checkpoint, of every process. Batches that were seen are not loaded again, except by
-    workers, whose random numbers they use up.
+    (``epoch_3_iter_137.pth``: three epochs and some iterations; in a training by iterations
+    ``iter_137.pth``) or of a validation, which is made up for. With ``--resume`` it goes on with
+    the next batch as if nothing had been: random states are in the checkpoint, of every process.
+    Batches that were seen are not loaded again, except by workers, whose random numbers they use
+    up.
     """
 
     priority = 'LOWEST'  # when all others have done their part of the iteration
 
     def __init__(self) -> None:
         self.received = 0
-        self.mid_epoch: dict | None = None
+        self.stopped_at: dict | None = None
+        self.resumed_at: dict | None = None
         self.former: dict = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember where in the epoch the run was stopped."""
-        if runner._resume and isinstance(runner.train_loop, EpochBasedTrainLoop):
-            state = checkpoint.get('mid_epoch')
-            if state:
-                loop: Any = runner.train_loop
-                loop.run_epoch = functools.partial(run_rest_of_epoch, loop, state)
+        self.resumed_at = checkpoint.get('mid_epoch') if runner._resume else None
+        if self.resumed_at and not by_iterations(runner):
+            loop: Any = runner.train_loop
+            loop.run_epoch = functools.partial(run_rest_of_epoch, loop, self.resumed_at)
 
     def before_train(self, runner: Runner) -> None:
-        """Listen to the signals (only the main thread can)."""
-        if threading.current_thread() is threading.main_thread():
-            self.former = {each: signal.signal(each, self._note) for each in SIGNALS}
+        """Listen to the signals (only the main thread can).
+
+        They are let through after iterations only. So workers, which are started in between, never
+        get them: a cluster signals all processes of a job, and torch's workers would die of it.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self.former = {each: signal.signal(each, self._note) for each in SIGNALS}
+        let_through(False)
+        loader = runner.train_dataloader
+        if by_iterations(runner) and is_infinite(loader) and loader.num_workers:
+            restart_workers(runner.train_loop)
 
     def _note(self, number: int, frame: Any) -> None:
         self.received = number
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """In a training by iterations, go on with the random numbers as well."""
+        if self.resumed_at and by_iterations(runner):
+            loop: Any = runner.train_loop
+            loop.dataloader_iterator = batches_after(
+                loop.dataloader_iterator, self.resumed_at['batches'], self.resumed_at['random']
+            )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
@@ -63,64 +85,93 @@ class SignalHook(Hook):
         """Stop within the epoch."""
         wrapper: Any = runner.optim_wrapper
         accumulating = wrapper._inner_count % wrapper._accumulative_counts
-        last = batch_idx + 1 == len(runner.train_dataloader)
-        if accumulating or (last and isinstance(runner.train_loop, EpochBasedTrainLoop)):
+        last = not by_iterations(runner) and batch_idx + 1 == len(runner.train_dataloader)
+        if accumulating or last or not self._told():
             return
-        if self._told():
-            meta = dict(epoch=runner.epoch, iter=runner.iter + 1)
-            name = f'iter_{runner.iter + 1}.pth'
-            if isinstance(runner.train_loop, EpochBasedTrainLoop):
-                self.mid_epoch = dict(
-                    batches=batch_idx + 1, random=all_gather_object(random_state())
-                )
-                name = f'epoch_{runner.epoch}_{name}'
-            self._stop(runner, lambda hook: hook.save(runner, name, meta))
+        self.stopped_at = dict(batches=batch_idx + 1, random=all_gather_object(random_state()))
+        self._stop(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Stop at the end of an epoch."""
         if self._told():
-            meta = dict(epoch=runner.epoch + 1, iter=runner.iter)
-            self._stop(
-                runner, lambda hook: hook._save_checkpoint_with_step(runner, meta['epoch'], meta)
-            )
+            self._stop(runner, dict(epoch=runner.epoch + 1, iter=runner.iter))
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Stop while the epoch is scored."""
         if self._told():
-            meta = dict(epoch=runner.epoch, iter=runner.iter)
-            self._stop(
-                runner, lambda hook: hook._save_checkpoint_with_step(runner, runner.epoch, meta)
-            )
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):  # its average is in the place of the weights
+                    hook._swap_ema_parameters()
+            self._stop(runner, dict(epoch=runner.epoch, iter=runner.iter))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put in where in the epoch the run was stopped."""
-        if self.mid_epoch:
-            checkpoint['mid_epoch'] = self.mid_epoch
+        if self.stopped_at:
+            checkpoint['mid_epoch'] = self.stopped_at
 
     def after_train(self, runner: Runner) -> None:
         """Leave the signals as they were."""
+        let_through(True)
         for number, handler in self.former.items():
             signal.signal(number, handler)
 
     def _told(self) -> bool:
         """Whether any process has received a signal; all of them stop at the same iteration."""
+        if self.former:
+            let_through(True)
+            let_through(False)
         if get_world_size() > 1:
             received = torch.tensor(self.received)
             all_reduce(received, op='max')
             self.received = int(received)
         return self.received > 0
 
-    def _stop(self, runner: Runner, save: Any) -> None:
-        name = signal.Signals(self.received).name
-        saved = [save(hook) for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)]
+    def _stop(self, runner: Runner, meta: dict[str, int]) -> None:
+        """Save, and end the process.
+
+        Args:
+            runner: The runner.
+            meta: The numbers of epochs and iterations that are over, ``epoch`` and ``iter``.
+        """
+        hooks = [hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)]
+        for hook in hooks:
+            if self.stopped_at and hook.by_epoch:
+                hook.save(runner, f'epoch_{meta["epoch"]}_iter_{meta["iter"]}.pth', dict(meta))
+            else:
+                step = meta['epoch' if hook.by_epoch else 'iter']
+                hook._save_checkpoint_with_step(runner, step, dict(meta))
         runner.logger.info(
-            f'stopped by {name} at iteration {runner.iter + 1}; '
-            + ('go on with --resume' if saved else 'nothing is saved: there is no checkpoint hook')
+            f'stopped by {signal.Signals(self.received).name} after iteration {meta["iter"]}; '
+            + ('go on with --resume' if hooks else 'nothing is saved: there is no checkpoint hook')
         )
         self.after_train(runner)
         raise SystemExit(128 + self.received)
+
+
+def let_through(through: bool) -> None:
+    """Let the signals through to this thread, or hold them back (Windows cannot)."""
+    if hasattr(signal, 'pthread_sigmask'):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK if through else signal.SIG_BLOCK, SIGNALS)
+
+
+def restart_workers(loop: Any) -> None:
+    """Start the workers of an infinite sampler anew, which start before any hook is called."""
+    for sampler in (loop.dataloader.sampler, loop.dataloader.batch_sampler.sampler):
+        if isinstance(sampler, InfiniteSampler):
+            sampler.indices = sampler._indices_of_rank()
+    loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
+
+
+def batches_after(batches: Iterator, number: int, states: list[dict]) -> Iterator:
+    """All batches; before the one after ``number`` of them, random states are set.
+
+    To resume, mmengine's loop takes as many batches as have been trained, and drops them.
+    """
+    yield from itertools.islice(batches, number)
+    set_random_state(states[get_rank()])
+    yield from batches
 
 
 def run_rest_of_epoch(loop: EpochBasedTrainLoop, state: dict) -> None:

@@ -1,0 +1,3 @@
+# The same, the forward pass in bf16.
+_base_ = ['sgd_20e.py']
+optim_wrapper = dict(type='mmrazor.BFloat16OptimWrapper')

@@ -1,0 +1,17 @@
+_base_ = [
+    '../_base_/datasets/cifar100_fast.py',
+    '../_base_/models/resnet32_cifar.py',
+    '../_base_/schedules/sgd_300e_bf16.py',
+    '../_base_/fast_runtime.py',
+]
+
+student = _base_.student
+student.head.num_classes = 100
+
+model = dict(
+    _scope_='mmrazor',
+    type='OnlineDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    students=[student, student],
+    distiller=dict(type='MFEFDistiller', in_channels=64, num_classes=100),
+)

@@ -1,0 +1,14 @@
+_base_ = [
+    '../_base_/datasets/cifar10_folder_fast.py',
+    '../_base_/models/resnet8_cifar.py',
+    '../_base_/schedules/sgd_20e_bf16.py',
+    '../_base_/fast_runtime.py',
+]
+
+model = dict(
+    _scope_='mmrazor',
+    type='OnlineDistill',
+    data_preprocessor=_base_.data_preprocessor,
+    students=[_base_.student, _base_.student],
+    distiller=dict(type='MFEFDistiller', in_channels=64, num_classes=10, ramp_up_epochs=5),
+)

@@ -1,0 +1,116 @@
+"""Data sets in memory: the same pictures as read one by one, and a cache that follows the files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmpretrain.datasets import KFoldDataset
+from pictures import truncate, write_tree
+from PIL import Image
+
+from mfef_mmrazor.datasets import BrokenImageError, Digits, InMemory
+
+DIGITS = dict(type='Digits', pipeline=[])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six pictures of 12 x 12 in two classes, and the config that reads them."""
+    write_tree(tmp_path / 'train', dict(cat=3, dog=3), 12, 12, '.png')
+    load = [dict(type='LoadIntactImage', imdecode_backend='cv2')]
+    return dict(type='ImageFolder', data_root=str(tmp_path), data_prefix='train', pipeline=load)
+
+
+def test_pictures_and_labels_are_those_of_the_files(folder):
+    data = InMemory(folder, to_rgb=True, test_mode=True)
+    batch = data.__getitems__([5, 0])[0]
+    sample = batch['data_samples']
+    assert sample.gt_label.tolist() == [1, 0] and sample.sample_idx.tolist() == [5, 0]
+    assert [Path(path).parts[-2:] for path in sample.img_path] == [
+        ('dog', '002.png'),
+        ('cat', '000.png'),
+    ]
+    for image, path in zip(batch['inputs'], sample.img_path, strict=True):
+        assert np.array_equal(image, np.array(Image.open(path)))
+    assert data.metainfo['classes'] == ('cat', 'dog')
+
+
+@pytest.mark.parametrize('mode', ['reflect', 'constant'])
+def test_padding_is_that_of_torch(mode):
+    plain, padded = InMemory(DIGITS).images, InMemory(DIGITS, padding=3, padding_mode=mode).images
+    expected = torch.nn.functional.pad(plain.permute(0, 3, 1, 2).float(), [3] * 4, mode)
+    assert torch.equal(padded.permute(0, 3, 1, 2).float(), expected)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_data_loader_gets_whole_batches(workers):
+    loader = dict(
+        batch_size=128, num_workers=workers, sampler=dict(type='DefaultSampler', shuffle=False)
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        batches = list(
+            Runner.build_dataloader(dict(loader, dataset=dict(type='InMemory', dataset=DIGITS)))
+        )
+    assert [[len(x) for x in batch['inputs']] for batch in batches] == [[128], [128], [44]]
+    labels = torch.cat([batch['data_samples'][0].gt_label for batch in batches])
+    digits = Digits()
+    assert labels.tolist() == [digits.get_data_info(i)['gt_label'] for i in range(300)]
+
+
+def test_files_are_read_again_only_where_they_have_changed(folder):
+    first = InMemory(folder, cache=True).images
+    (file,) = Path(folder['data_root']).glob('train.*.npz')
+    kept = file.read_bytes()
+    picture = Path(folder['data_root'], 'train/dog/001.png')
+    stat = picture.stat()
+    picture.write_bytes(b'x' * stat.st_size)
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert torch.equal(InMemory(folder, cache=True).images, first)  # as the cache knows it
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    with pytest.raises(BrokenImageError, match='001.png'):
+        InMemory(folder, cache=True)
+    assert file.read_bytes() == kept
+    picture.unlink()
+    assert len(InMemory(folder, cache=True).images) == 5
+    assert file.read_bytes() != kept
+
+
+def test_a_broken_cache_is_written_anew(folder):
+    first = InMemory(folder, cache=True).images
+    (file,) = Path(folder['data_root']).glob('train.*.npz')
+    truncate(file)
+    assert torch.equal(InMemory(folder, cache=True).images, first)
+    assert np.load(file)['images'].shape == (6, 12, 12, 3)
+    assert sorted(Path(folder['data_root']).iterdir()) == [file.parent / 'train', file]
+
+
+def test_another_pipeline_has_another_cache(folder):
+    InMemory(folder, cache=True)
+    resized = [*folder['pipeline'], dict(type='Resize', scale=8)]
+    assert InMemory(dict(folder, pipeline=resized), cache=True).images.shape == (6, 8, 8, 3)
+    assert InMemory(folder, cache=True).images.shape == (6, 12, 12, 3)
+
+
+def test_a_fold_keeps_the_numbers_of_its_images():
+    fold = KFoldDataset(dict(type='InMemory', dataset=DIGITS), num_splits=10, seed=0, fold=3)
+    whole = InMemory(DIGITS)
+    assert len(fold) == 270
+    for i in (0, 100, 269):
+        item, number = fold[i], fold._get_ori_dataset_idx(i)
+        assert item['data_samples'].sample_idx.tolist() == [number]
+        assert item['data_samples'].gt_label.tolist() == [whole.labels[number]]
+        assert torch.equal(item['inputs'][0], whole.images[number])
+
+
+def test_what_cannot_be_one_array_is_refused(folder):
+    write_tree(Path(folder['data_root'], 'train'), dict(emu=1), 10, 12, '.png')
+    with pytest.raises(ValueError, match=r'\(10, 12, 3\).*\(12, 12, 3\)'):
+        InMemory(folder)
+    with pytest.raises(ValueError, match='PackInputs'):
+        InMemory(dict(type='Digits', pipeline=[dict(type='PackInputs')]))
+    with pytest.raises(ValueError, match="padding_mode='edge'"):
+        InMemory(DIGITS, padding_mode='edge')
