@@ -138,7 +138,12 @@ def check_budget(settings: Sequence[Setting], sweep: Sweep) -> None:
 
 def hold_out(cfg: Config, name: str) -> None:
     """Train on four fifths of a config's training images, and score the rest in validation."""
-    train, val = cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
+    holders = [cfg.train_dataloader, cfg.val_dataloader]
+    if all(is_called(holder.dataset.get('type'), 'InMemory') for holder in holders):
+        holders = [holder.dataset for holder in holders]
+        for in_memory in holders:
+            in_memory.cache = False  # what is stored is the whole data set
+    train, val = (holder.dataset for holder in holders)
     folded = is_called(train.get('type'), 'KFoldDataset')
     if folded or 'pipeline' not in train or 'pipeline' not in val:
         raise ValueError(
@@ -146,8 +151,7 @@ def hold_out(cfg: Config, name: str) -> None:
             f'pipeline in train_dataloader and val_dataloader, found {train.type} and {val.type}'
         )
     fold = dict(type='mmpretrain.KFoldDataset', num_splits=SPLITS, seed=0, dataset=train)
-    cfg.train_dataloader.dataset = fold
-    cfg.val_dataloader.dataset = held_out(fold, val)
+    holders[0].dataset, holders[1].dataset = fold, held_out(fold, val)
     for part in ('test_dataloader', 'test_cfg', 'test_evaluator'):
         cfg.pop(part, None)
 

@@ -36,9 +36,9 @@ class Calibration(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Take in one batch: of each image what is needed, three numbers or None."""
         labels = [sample['gt_label'] for sample in data_samples if 'gt_label' in sample]
-        scores = torch.stack([sample['pred_score'] for sample in data_samples]).double().cpu()
         single = len(labels) == len(data_samples) and all(y.numel() == 1 for y in labels)
-        if not (single and _add_up(scores)):
+        scores = _probabilities(data_samples) if single else None
+        if scores is None:
             self.results += [None] * len(data_samples)
             return
         label = torch.cat([label.flatten() for label in labels]).cpu()
@@ -81,11 +81,11 @@ class Diversity(BaseMetric):
     def process(self, data_batch: Any, data_samples: Mapping[str, list[BaseDataElement]]) -> None:
         """Take in one batch of predictions of every predictor."""
         students = [samples for name, samples in data_samples.items() if name.startswith('student')]
-        scores = torch.stack([torch.stack([s.pred_score for s in own]) for own in students])
-        scores = scores.double().cpu()  # (m, B, K)
-        if len(students) < 2 or not _add_up(scores):
-            self.results += [None] * scores.shape[1]
+        found = [_probabilities(samples) for samples in students]
+        if len(students) < 2 or any(p is None for p in found):
+            self.results += [None] * len(students[0])
             return
+        scores = torch.stack([p for p in found if p is not None])  # (m, B, K)
         pairs = len(students) * (len(students) - 1)
         labels, logs = scores.argmax(dim=-1), _log(scores)
         unlike = (labels[:, None] != labels[None]).sum(dim=(0, 1)) / pairs
@@ -100,9 +100,12 @@ class Diversity(BaseMetric):
         return {'students.disagreement': 100 * unlike, 'students.kl': kl}
 
 
-def _add_up(scores: Tensor) -> bool:
-    """Whether scores are probabilities of classes that exclude each other."""
-    return bool(((scores.sum(dim=-1) - 1).abs() < 1e-2).all())
+def _probabilities(samples: Sequence) -> Tensor | None:
+    """Scores (B, K) of samples; None unless they are of classes that exclude each other."""
+    if not all('pred_score' in sample for sample in samples):
+        return None
+    scores = torch.stack([sample.get('pred_score') for sample in samples]).double().cpu()
+    return scores if bool(((scores.sum(dim=-1) - 1).abs() < 1e-2).all()) else None
 
 
 def _log(probabilities: Tensor) -> Tensor:

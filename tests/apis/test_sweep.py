@@ -78,6 +78,20 @@ def test_held_out_images_are_training_images_that_no_step_sees():
     assert 'test_dataloader' not in cfg
 
 
+def test_images_in_memory_are_held_out_as_well():
+    cfg = read_config(DML, {})
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset = dict(
+            type='InMemory', cache=True, dataset=dict(loader.dataset, pipeline=[])
+        )
+    hold_out(cfg, 'dml')
+    train = DATASETS.build(cfg.train_dataloader.dataset)
+    scored = DATASETS.build(cfg.val_dataloader.dataset)
+    assert (len(train), len(scored)) == (240, 60)
+    seen = {image.numpy().tobytes() for image in train.images}
+    assert not seen & {image.numpy().tobytes() for image in scored.images}
+
+
 @pytest.mark.slow
 def test_the_best_setting_is_compared(tmp_path):
     sweep = Sweep({f'dml:{TAU}': [2.0, 3.0]}, seeds=[0, 1], untuned=['independent'])

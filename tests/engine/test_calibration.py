@@ -45,6 +45,7 @@ def test_a_certain_mistake_is_not_infinite():
     dict(pred_score=torch.tensor([0.5, 0.5]), gt_label=torch.tensor([0, 1])),
     dict(pred_score=torch.tensor([0.9, 0.9]), gt_label=torch.tensor([0])),
     dict(pred_score=torch.tensor([0.5, 0.5])),
+    dict(gt_label=torch.tensor([0])),
 ])  # fmt: skip
 def test_nothing_is_said_where_it_is_not_defined(sample):
     metric = Calibration()
