@@ -7,6 +7,7 @@
 # make mmrazor-tests  mmrazor's own tests of distillation; MMRAZOR=folder of a checkout
 # make lint     ruff and mypy
 # make docs     the documentation, in docs/_build/index.html
+# make notebook runs docs/tutorial.ipynb anew and keeps its outputs
 # make clean    removes .venv and everything generated
 
 PYTHON ?= python3
@@ -44,6 +45,9 @@ lint: .venv/ready
 docs: .venv/ready
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
 
+notebook: .venv/ready
+	$(BIN)/python docs/run_notebook.py
+
 .venv/ready: setup.cfg setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
@@ -54,4 +58,4 @@ docs: .venv/ready
 clean:
 	rm -rf .venv build dist docs/_build docs/generated *.egg-info work_dirs .matrix .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: demo test test-all test-slurm matrix mmrazor-tests chaos lint docs clean
+.PHONY: demo test test-all test-slurm matrix mmrazor-tests chaos lint docs notebook clean
