@@ -28,8 +28,8 @@ NETWORKS: dict[str, tuple[dict, int]] = {
     'resnet32': (dict(type='CifarResNet', depth=32), 64),
     'wrn-16-2': (dict(type='WideResNet', depth=16, widen_factor=2), 128),
 }
-METHODS = ('DML', 'KDCL', 'ONE', 'OKDDip', 'CLILR', 'MCL', 'PCL', 'FFL', 'MFEF')
-"""All that need to be told nothing but the students; the others record inner stages as well."""
+METHODS = ('DML', 'KDCL', 'ONE', 'CLILR', 'MCL', 'PCL', 'FFL', 'MFEF')
+"""Those for two students that need to be told nothing else; others have more or record inner stages."""
 
 
 @DATASETS.register_module()

@@ -10,6 +10,8 @@ import torch
 
 from mfef_mmrazor.apis import benchmark
 from mfef_mmrazor.apis.benchmark_cases import (
+    METHODS,
+    NETWORKS,
     Timer,
     bare_step,
     batch,
@@ -48,6 +50,17 @@ def test_the_bare_step_and_independent_students_learn_the_same():
         step()
     for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
+
+
+@pytest.mark.parametrize('network', NETWORKS)
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_takes_a_step_of_every_network(method, network):
+    model = online(method, network, 2, 'cpu')
+    before = [p.detach().clone() for p in model.architecture.parameters()]
+    step_of(model, *batch(4, 'cpu'), True)()
+    after = list(model.architecture.parameters())
+    assert all(p.isfinite().all() for p in after)
+    assert any(not torch.equal(p, q) for p, q in zip(before, after, strict=True))
 
 
 def test_what_a_step_keeps_grows_with_the_batch():
