@@ -29,7 +29,7 @@ NETWORKS: dict[str, tuple[dict, int]] = {
     'wrn-16-2': (dict(type='WideResNet', depth=16, widen_factor=2), 128),
 }
 METHODS = ('DML', 'KDCL', 'ONE', 'CLILR', 'MCL', 'PCL', 'FFL', 'MFEF')
-"""Those for two students that need to be told nothing else; others have more or record inner stages."""
+"""Those for two students that need to be told nothing else."""
 
 
 @DATASETS.register_module()
