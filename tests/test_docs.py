@@ -1,5 +1,6 @@
 """What the documentation says works as it is written there."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -51,6 +52,20 @@ def test_an_exported_student_runs_without_torch(tmp_path, monkeypatch):
     assert done.stdout.strip() in {str(i) for i in range(10)}
 
 
+@pytest.mark.slow
+def test_the_tutorial_runs_to_the_digit_at_its_end(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'docs'))
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    nbformat = pytest.importorskip('nbformat')
+    short = (ROOT / 'docs/tutorial.ipynb').read_text().replace('EPOCHS = 10', 'EPOCHS = 2')
+    notebook = nbformat.reads(short, as_version=4)
+    importlib.import_module('run_notebook').run(notebook)
+    printed = [out for out in notebook.cells[-2].outputs if out.output_type == 'stream']
+    assert printed[-1].text.startswith('the digit is a ')
+    pictures = [out for cell in notebook.cells for out in cell.get('outputs', ())]
+    assert sum('image/png' in out.get('data', {}) for out in pictures) == 3
+
+
 def test_the_config_on_the_page_builds(tmp_path):
     (config,) = code_blocks('configs.md')
     path = tmp_path / 'three.py'
@@ -60,6 +75,8 @@ def test_the_config_on_the_page_builds(tmp_path):
 
 
 def test_every_page_is_in_the_table_of_contents():
-    pages = {path.stem for path in (ROOT / 'docs').glob('*.md')} - {'index'}
+    pages = {
+        path.stem for path in (ROOT / 'docs').glob('*.[mi]*') if path.suffix in ('.md', '.ipynb')
+    } - {'index'}
     named = set(re.findall(r'^(\w+)$', (ROOT / 'docs/index.md').read_text(), re.M))
     assert pages <= named

@@ -166,7 +166,7 @@ def _literals(text: str, checkpoint: Path) -> dict:
     """The values of assignments of literals and ``dict(...)``; nothing is run."""
 
     class DictCalls(ast.NodeTransformer):
-        def visit_Call(self, node: ast.Call) -> ast.expr:  # noqa: N802 (ast's name)
+        def visit_Call(self, node: ast.Call) -> ast.expr:
             self.generic_visit(node)
             named = isinstance(node.func, ast.Name) and node.func.id == 'dict'
             if not named or any(keyword.arg is None for keyword in node.keywords):

@@ -59,7 +59,7 @@ def test_tta_is_that_of_mmpretrain():
     repeated = dict(type='RepeatDataset', times=1, dataset=dict(type='A', pipeline=pipeline))
     cfg = online(test_dataloader=dict(dataset=repeated))
     use_tta(cfg)
-    resize, augment = cfg.test_dataloader.dataset.dataset.pipeline
+    _resize, augment = cfg.test_dataloader.dataset.dataset.pipeline
     assert augment.type == 'TestTimeAug' and augment.transforms[1] == [pipeline[1]]
     assert [flip.prob for flip in augment.transforms[0]] == [1.0, 0.0]
     assert cfg.model.type == 'mmpretrain.AverageClsScoreTTA'

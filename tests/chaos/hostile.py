@@ -21,7 +21,7 @@ import torch
 from mfef_mmrazor.apis import train, user_errors
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'apis'))
-import test_hostile_files as hostile  # noqa: E402
+import test_hostile_files as hostile
 
 
 def outcome(kind, reader, checkpoint: Path, place: Path) -> str:

@@ -24,7 +24,7 @@ from mfef_mmrazor.engine.checkpoint_files import newest_checkpoint
 from mfef_mmrazor.engine.hooks.finite_hook import non_finite
 
 sys.path.insert(0, str(Path(__file__).parents[1] / 'engine'))
-import test_finite_hook  # noqa: E402, F401  registers what breaks the runs
+import test_finite_hook  # noqa: F401  registers what breaks the runs
 
 AT, LAST = STEPS + 2, EPOCHS * STEPS
 

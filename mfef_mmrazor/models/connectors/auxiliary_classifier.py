@@ -1,5 +1,7 @@
 """A classifier on the map of a hidden stage, for training only."""
 
+import itertools
+
 from mmpretrain.models.backbones.resnet import BasicBlock, ResLayer
 from mmrazor.models.architectures.connectors.base_connector import BaseConnector
 from mmrazor.registry import MODELS
@@ -43,7 +45,7 @@ class AuxiliaryClassifier(BaseConnector):
         self.stages = nn.Sequential(
             *(
                 ResLayer(BasicBlock, num_blocks, before, after, stride=2)
-                for before, after in zip(channels, channels[1:], strict=False)
+                for before, after in itertools.pairwise(channels)
             )
         )
         self.fc = nn.Linear(channels[-1], num_classes)

@@ -1,5 +1,6 @@
 """FFSD: feature fusion and self-distillation."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -36,7 +37,7 @@ class MapDecoder(nn.ModuleList):
                 nn.BatchNorm2d(shallow),
                 nn.ReLU(),
             )
-            for shallow, deep in reversed(list(zip(in_channels, in_channels[1:], strict=False)))
+            for shallow, deep in reversed(list(itertools.pairwise(in_channels)))
         )
 
     def forward(self, feature: Tensor) -> list[Tensor]:

@@ -45,7 +45,7 @@ class BernoulliKLDivergence(nn.Module):
         self.loss_weight = loss_weight
         self.teacher_detach = teacher_detach
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Loss of the logits ``preds_S`` (B, K) against ``preds_T`` (B, K)."""
         teacher = preds_T.detach() if self.teacher_detach else preds_T
         return self.loss_weight * bernoulli_kd_loss(preds_S, teacher, self.tau)
@@ -82,7 +82,7 @@ class StandardizedKLDivergence(nn.Module):
         self.loss_weight = loss_weight
         self.teacher_detach = teacher_detach
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Loss of the logits ``preds_S`` (B, K) against ``preds_T`` (B, K)."""
         teacher = preds_T.detach() if self.teacher_detach else preds_T
         return self.loss_weight * kd_loss(standardized(preds_S), standardized(teacher), self.tau)
@@ -116,7 +116,7 @@ class DivergenceAdapter(nn.Module):
         self.wants_labels = 'gt_labels' in inspect.signature(loss.forward).parameters
         self.labels: Tensor | None = None
 
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:  # noqa: N803
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Loss of the logits ``preds_S`` (B, K) against ``preds_T`` (B, K)."""
         teacher = preds_T.detach() if self.teacher_detach else preds_T
         if not self.wants_labels:

@@ -50,7 +50,7 @@ class EnsembleKLDivergence(nn.Module):
         self.loss_weight = loss_weight
         self.divergence = build_divergence(divergence, tau)
 
-    def forward(self, preds_S: Tensor, preds_T: Sequence[Tensor]) -> Tensor:  # noqa: N803
+    def forward(self, preds_S: Tensor, preds_T: Sequence[Tensor]) -> Tensor:
         """Loss of the logits ``preds_S`` (B, K) against the mean of the list ``preds_T``."""
         teacher = ensemble_logits(preds_T).detach()
         return self.loss_weight * self.divergence(preds_S, teacher)

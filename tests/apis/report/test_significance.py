@@ -10,7 +10,7 @@ from mfef_mmrazor.apis.report.significance import statistics
 
 
 def test_paired_differences_interval_and_tests():
-    b, c = statistics(runs(a=A, b=B, c=C), 'a')['comparisons']
+    b, _c = statistics(runs(a=A, b=B, c=C), 'a')['comparisons']
     differences = np.subtract(B, A)
     assert b['differences'] == pytest.approx(differences) and b['seeds'] == [0, 1, 2, 3, 4]
     assert b['t_test']['p'] == pytest.approx(stats.ttest_rel(B, A).pvalue)

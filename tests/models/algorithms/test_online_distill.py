@@ -509,7 +509,7 @@ def test_the_trunk_runs_once_a_step_and_belongs_to_the_model_once():
     params = [p for group in optimizer(model).param_groups for p in group['params']]
     assert len(params) == len(set(params)) == len(list(model.parameters()))
     model.predict_all(*batch())
-    assert not model.architecture.get_submodule(model.trunk[-1])._forward_hooks
+    assert not model.architecture.get_submodule(model.trunk.names[-1])._forward_hooks
 
 
 def optimizer(model):

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from reference import LABELS, W40, assert_same, batch_norm, cross_entropy, kd, records, separable
@@ -35,7 +37,7 @@ def projected(block, x):
 @pytest.mark.parametrize('students, sizes', [(2, (8, 4, 2)), (3, (8, 4, 2)), (4, (12, 4, 2))])
 def test_maps_of_all_stages_students_and_the_fused_classifier_teach(students, sizes, epoch):
     epoch(40)
-    strides = [a // b for a, b in zip(sizes, sizes[1:], strict=False)]
+    strides = [a // b for a, b in itertools.pairwise(sizes)]
     distiller, caught = dccl(students, strides=strides), caught_of(students, sizes)
     losses = distiller.compute_distill_losses(caught, LABELS)
 

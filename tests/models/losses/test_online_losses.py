@@ -15,7 +15,7 @@ from mfef_mmrazor.models import (
 
 def leaves(number, *shape):
     generator = torch.Generator().manual_seed(0)
-    shape = (4, 6) if not shape else shape
+    shape = shape or (4, 6)
     return [
         torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
         for _ in range(number)
