@@ -1,6 +1,7 @@
 """Builds one student, from any of the ways in which OpenMMLab's users name a network."""
 
 import copy
+import functools
 from importlib.util import find_spec
 
 from mmengine.config import Config
@@ -9,6 +10,8 @@ from mmengine.model import BaseModel
 
 from .builder import build, initialise
 from .initial_weights import load_initial_weights
+
+read_once = functools.cache(get_config)  # a second for each: it goes through its package's index
 
 
 def build_student(
@@ -75,7 +78,7 @@ def resolve_student(cfg: dict) -> dict:
     if separator and find_spec(package) is None:  # mmengine would install it
         raise ImportError(f'cfg_path={path!r}: the package {package} is not installed')
     try:
-        found = get_config(path, pretrained is True)
+        found = read_once(path, pretrained is True)
     except (FileNotFoundError, ValueError, AssertionError) as error:
         raise FileNotFoundError(
             f"cfg_path={path!r}: {error}; expected '<package>::<folder>/<config>.py'"
