@@ -33,7 +33,7 @@ def write_model_index(root: Path) -> None:
             collection['Paper'] = paper.groupdict()
         models = []
         for config in sorted(card.parent.rglob('*.py')):
-            found = NAME.fullmatch(config.stem)
+            found = NAME.fullmatch(config.stem.removesuffix('-fast'))  # the same data, in memory
             if found is None or found['data'] not in DATA:
                 raise ValueError(
                     f'{config}: expected a name like {NAME.pattern}, data of {[*DATA]}'
