@@ -97,7 +97,7 @@ def run_row(name: str, tests: str, limit: int) -> dict:
         try:
             call(interpreter(version), '-m', 'venv', environment)
             for packages in (*installs, 'pytest'):
-                if call(python, '-m', 'pip', 'install', '-q', *packages.split()):
+                if call(python, '-m', 'pip', 'install', '-q', '--no-compile', *packages.split()):
                     return dict(result, outcome=f'pip install {packages} failed')
             versions = subprocess.check_output([python, '-c', VERSIONS], text=True)
             result['versions'] = json.loads(versions)

@@ -14,7 +14,7 @@ import mfef_mmrazor  # noqa: E402
 project = 'mfef_mmrazor'
 release = mfef_mmrazor.__version__
 extensions = [
-    'myst_parser',
+    'myst_nb',
     'sphinx.ext.autodoc',
     'sphinx.ext.napoleon',
     'sphinx-mathjax-offline',  # formulas without a network
@@ -25,6 +25,7 @@ html_title = 'mfef_mmrazor'
 html_show_copyright = False
 myst_enable_extensions = ['dollarmath', 'colon_fence']
 myst_heading_anchors = 4
+nb_execution_mode = 'off'  # the notebook is kept with its pictures; tests/test_docs.py runs it
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'none'
 autodoc_default_options = {'members': True}

@@ -116,7 +116,7 @@ def test_a_missing_or_another_teacher_is_named_before_anything_is_written(tmp_pa
     torch.save(build(Config.fromfile(path('kd')).model.architecture).state_dict(), other)
     for ckpt, message in (
         (str(tmp_path / 'none.pth'), 'none.pth; give a trained network'),
-        (str(other), 'other.pth is no checkpoint of model.teacher'),
+        (str(other), 'other.pth is not a checkpoint of model.teacher'),
     ):
         cfg = load_config(path('kd'), tmp_path / 'run', {'model.teacher_ckpt': ckpt})
         with pytest.raises(SystemExit), user_errors():

@@ -1,4 +1,4 @@
-# Your own pictures. What to change is in image_folder.py; how, in the README.md next to that.
+# Your own images. What to change is in image_folder.py; how, in the README.md next to that.
 _base_ = [
     '../_base_/datasets/image_folder.py',
     '../_base_/models/resnet18_imagenet.py',

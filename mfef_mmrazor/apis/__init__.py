@@ -1,3 +1,4 @@
+from .benchmark import benchmark
 from .compare import compare
 from .config import load_config
 from .errors import user_errors
@@ -12,6 +13,7 @@ from .train import test, train
 __all__ = [
     'Slurm',
     'Sweep',
+    'benchmark',
     'compare',
     'count_networks',
     'export',

@@ -33,7 +33,7 @@ def read_checkpoint(
     stored = _read(checkpoint)
     if 'state_dict' not in stored:
         raise ValueError(
-            f"{checkpoint} is no checkpoint of mmengine's: found "
+            f'{checkpoint} is not a checkpoint of mmengine: found '
             f'{sorted(map(str, stored))[:8]}, expected a state_dict'
         )
     if config is not None:
@@ -100,7 +100,7 @@ def check_model(cfg: Config) -> nn.Module:
     if not path:
         return model
     stored = _read(path)
-    _load_weights(model, stored, f'{path} is no checkpoint of the model of this config')
+    _load_weights(model, stored, f'{path} is not a checkpoint of the model in this config')
     if cfg.get('resume') and 'config' in stored.get('meta', {}):
         raise ValueError(
             f'{path} is refused: mmengine would run the text in its meta.config to resume from it. '
@@ -140,7 +140,7 @@ def check_teacher(cfg: Config) -> None:
         stored = _read(path)
     except FileNotFoundError:
         raise FileNotFoundError(f'teacher not found: {path}; {hint}') from None
-    _load_weights(teacher, stored, f'{path} is no checkpoint of model.teacher; {hint}')
+    _load_weights(teacher, stored, f'{path} is not a checkpoint of model.teacher; {hint}')
 
 
 def _built(model_cfg: dict) -> nn.Module:

@@ -21,8 +21,8 @@ def check_training(cfg: Config) -> None:
     """Raise if the config is not one to train, or a number in it cannot be.
 
     Raises:
-        ValueError: A part is missing, or epochs and iterations are mixed up, or a number is none or
-            too small.
+        ValueError: A part is missing, or epochs and iterations are mixed up, or a number is missing
+            or too small.
         KeyError: The optimizer is not registered.
     """
     for part in ('model', 'train_dataloader', 'optim_wrapper', 'train_cfg'):

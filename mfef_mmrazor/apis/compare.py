@@ -42,7 +42,7 @@ def compare(
     dry_run: bool = False,
     slurm: Slurm | None = None,
 ) -> None:
-    """Train every config with every seed, and write what came of it.
+    """Train every config with every seed, and write a report.
 
     A seed means the same initial weights of the students, the same order of the data and the same
     augmentation for every config. (mmrazor's own algorithms start from other weights.)

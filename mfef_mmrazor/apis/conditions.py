@@ -22,7 +22,7 @@ def check_conditions(methods: dict[str, Config], allow: Sequence[str]) -> None:
     for name in allow:
         if not any(_is_part(name, condition) for condition in CONDITIONS):
             raise ValueError(
-                f'allow: {name!r} is none of the conditions {", ".join(CONDITIONS)}'
+                f'allow: {name!r} is not one of the conditions {", ".join(CONDITIONS)}'
                 f'{nearest(name, CONDITIONS)}'
             )
     (first, reference), *others = methods.items()

@@ -34,10 +34,10 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such file.
-        KeyError: A key looks like a misspelt one, or an option is of none.
-        ValueError: The file is no Python, or uses a name that it does not set; or two of its bases
-            set the same key; or ``amp`` is asked for, but the config has an optimizer wrapper of
-            its own.
+        KeyError: A key looks misspelt, or an option belongs to no part of the config.
+        ValueError: The file is not valid Python, or uses a name that it does not set; or two of
+            its bases set the same key; or ``amp`` is asked for, but the config has an optimizer
+            wrapper of its own.
     """
     if not Path(config).is_file():
         raise FileNotFoundError(f'config file not found: {config}')
@@ -109,7 +109,7 @@ def use_iterations(cfg: Config) -> None:
 
 
 def check_options(options: dict, cfg: Config) -> None:
-    """Raise a ``KeyError`` for an option, by dotted key, that nothing would read."""
+    """Raise a ``KeyError`` for a ``--cfg-options`` key that has no effect."""
     known = KNOWN_KEYS | {'data_hint'}
     used = {'cfg', 'vis_backends', *({'data_preprocessor'} & set(cfg.get('model') or {}))}
     parts = ', '.join(sorted(known & set(cfg) - used))
@@ -122,8 +122,8 @@ def check_options(options: dict, cfg: Config) -> None:
             )
         if part not in known:
             raise KeyError(
-                f'option {option!r} is of no part of the config{nearest(option, known)}; its parts '
-                f'are {parts}'
+                f'option {option!r} belongs to no part of the config{nearest(option, known)}; its '
+                f'parts are {parts}'
             )
 
 

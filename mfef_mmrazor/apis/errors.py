@@ -23,7 +23,7 @@ def user_errors() -> Iterator[None]:
     ``ImportError`` and, with a message, ``AssertionError`` that this package, mmengine's config
     reading and building or mmpretrain's data sets raise themselves; a data loader's worker, too, if
     it met a broken picture, and an argument that some class does not know.
-    Any other exception keeps its traceback: it is a bug, or something of the machine's.
+    Any other exception keeps its traceback: it is a bug, or a problem of the environment.
     """
     try:
         yield

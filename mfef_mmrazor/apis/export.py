@@ -1,4 +1,4 @@
-"""Takes a student home: what was trained, as files of a plain network that need no distiller."""
+"""Exports trained students as plain networks that do not need a distiller."""
 
 import json
 from collections.abc import Sequence
@@ -73,9 +73,9 @@ def export(
         FileNotFoundError: The checkpoint or the config is not there.
         NotADirectoryError: ``out``, or a folder above it, is a file.
         ValueError: A format or a student is unknown, or there is no validation record to choose the
-            best one by; the method has no fused classifier; the file is no checkpoint of an
-            ``OnlineDistill``, or of another architecture than the config, or its own config names
-            what is not a registered class; or neither pipeline brings images to one size.
+            best one by; the method has no fused classifier; the file is not a checkpoint of
+            an ``OnlineDistill``, or of another architecture than the config, or its own config
+            names what is not a registered class; or neither pipeline brings images to one size.
         ImportError: A package for one of the formats is not installed, or one that the config
             imports.
         RuntimeError: A file does not predict what the trained algorithm does.
@@ -90,7 +90,7 @@ def export(
     of_modules = [name for name in formats if name in ('onnx', 'torchscript')]
     if (ensemble or fused) and not of_modules:
         raise ValueError(
-            f'the ensemble and the fused classifier are no single network of mmpretrain, so '
+            f'the ensemble and the fused classifier are not one network of mmpretrain, so '
             f'{", ".join(formats)} cannot hold them: add onnx or torchscript to the formats'
         )
     stored, cfg = read_checkpoint(checkpoint, config, allow_imports)

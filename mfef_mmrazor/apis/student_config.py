@@ -121,7 +121,7 @@ def image_pipeline(cfg: dict, *dataloaders: str) -> list[dict]:
 
 
 def _mmcv(transform: dict) -> dict:
-    """What reads like a :class:`LoadIntactImage` without this package; others as they are."""
+    """Replace ``LoadIntactImage`` by the equivalent mmcv transform; others stay as they are."""
     if not transform['type'].endswith('LoadIntactImage'):
         return transform
     return dict(imdecode_backend='pillow') | transform | dict(type='LoadImageFromFile')

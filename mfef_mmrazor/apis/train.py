@@ -1,7 +1,9 @@
 """What ``tools/train.py`` and ``tools/test.py`` do, callable from Python."""
 
 import copy
+import ctypes
 import logging
+import os
 from pathlib import Path
 
 from mmengine.config import Config
@@ -20,6 +22,22 @@ from .lock import locked
 
 # what mmengine's messages that are a line a weight have in common
 PER_WEIGHT = ('paramwise_options', 'skipped since its requires_grad=False')
+
+
+# of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep the memory that a training step frees, for the next step.
+
+    Otherwise glibc gives it back to the system after every step, and gets it page by page again: on
+    a CPU, a step that needs much memory takes up to a tenth longer. Elsewhere it does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if os.name == 'posix' else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**25)  # the most that it accepts
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Runner:
@@ -63,6 +81,7 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
     check_teacher(cfg)
     check_custom_keys(cfg, check_model(cfg))
     compat.init_cpu_processes(cfg.get('launcher', 'none'))
+    keep_freed_memory()
     with locked(cfg.work_dir, cfg.get('launcher', 'none')):
         runner = Runner.from_cfg(cfg)
         for handler in runner.logger.handlers:

@@ -1,4 +1,4 @@
-"""Pictures in one folder a class."""
+"""Images in one folder per class."""
 
 import logging
 from multiprocessing.pool import ThreadPool
@@ -22,7 +22,7 @@ class ImageFolder(CustomDataset):
 
     Args:
         num_classes: How many class folders there are; None to take what is there.
-        skip_corrupt: Read every file once at the start, log those that are no whole pictures, and
+        skip_corrupt: Read every file once at the start, log those that are not whole images, and
             leave them out: the same ones in every process, worker and resumed run. Otherwise the
             first one that is met stops the run, if the pipeline reads with ``LoadIntactImage``.
         **kwargs: As in :class:`mmpretrain.datasets.CustomDataset`.

@@ -17,6 +17,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
+from rich.console import Console
 from rich.progress import track
 from torch.utils.data import Dataset
 
@@ -180,7 +181,7 @@ def read_images(dataset: Any) -> np.ndarray:
             )
         return np.asarray(image, dtype=np.uint8)
 
-    number = len(dataset)
+    number, console = len(dataset), Console(stderr=True)
     with ThreadPool() as pool:
         images = list(
             track(
@@ -188,7 +189,8 @@ def read_images(dataset: Any) -> np.ndarray:
                 'Reading images',
                 total=number,
                 transient=True,
-                disable=not is_main_process(),
+                console=console,
+                disable=not (console.is_terminal and is_main_process()),
             )
         )
     for i, image in enumerate(images):

@@ -10,7 +10,7 @@ class BrokenImageError(ValueError):
 
 @TRANSFORMS.register_module()
 class LoadIntactImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile``, with a clear word about a file that is not a whole picture.
+    """mmcv's ``LoadImageFromFile``, that names a truncated or unreadable image.
 
     Some versions of OpenCV return the part of a truncated JPEG that is there, the rest grey. Pillow
     never does. An image that was read before passes unchanged: mmpretrain's inferencers read images

@@ -12,6 +12,7 @@ from .hooks import (
     ResultsHook,
     SafeCheckpointHook,
     SignalHook,
+    TermShareHook,
 )
 from .loops import OnlineDistillTestLoop, OnlineDistillValLoop
 from .optim_wrapper import BFloat16OptimWrapper
@@ -33,4 +34,5 @@ __all__ = [
     'ResultsHook',
     'SafeCheckpointHook',
     'SignalHook',
+    'TermShareHook',
 ]

@@ -195,15 +195,36 @@ def write_json(path: Path, content: dict) -> None:
     write_atomically(path, f'{json.dumps(content, indent=2)}\n'.encode())
 
 
-def draw_curves(path: Path, history: History, title: str, metric: str = METRIC) -> 'Figure':
-    """Primary metric of every predictor over the epochs or iterations, as the picture written."""
+def draw_curves(
+    path: Path,
+    history: History,
+    title: str,
+    metric: str = METRIC,
+    calibration: Sequence[dict] = (),
+) -> 'Figure':
+    """Primary metric of every predictor over the epochs or iterations, as the picture written.
+
+    Below it, if it was measured, how often two students predict the same class.
+    """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     unit, names = unit_of(history), list(summarize(history))
-    figure = Figure(figsize=(9, max(4.5, 1 + 0.2 * len(names))), layout='constrained')
-    axes = figure.subplots()
+    agreement = {
+        entry[unit]: 100 - entry['students']['disagreement']
+        for entry in calibration
+        if 'students' in entry
+    }
+    height = max(4.5, 1 + 0.2 * len(names))
+    figure = Figure(figsize=(9, height + 1.5 * bool(agreement)), layout='constrained')
+    if agreement:
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(height, 1.5))
+        below.plot([*agreement], [*agreement.values()], color='black', linewidth=1.5)
+        below.set(ylabel="students'\nagreement (%)")
+        below.grid(alpha=0.3)
+    else:
+        axes = figure.subplots()
     for i, name in enumerate(names):
         entries = [entry for entry in history if name in entry]
         together = not name.startswith(('student', 'model'))
@@ -219,7 +240,8 @@ def draw_curves(path: Path, history: History, title: str, metric: str = METRIC) 
             markersize=3,
             label=f'{name}: {entries[-1][name]:.2f}' + ' %' * (metric == METRIC),
         )
-    axes.set(title=title, xlabel=UNITS[unit], ylabel=metric_label(metric))
+    axes.set(title=title, ylabel=metric_label(metric))
+    figure.axes[-1].set_xlabel(UNITS[unit])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     # beside the curves, never over them

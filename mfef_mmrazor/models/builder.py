@@ -61,7 +61,7 @@ def build(cfg: dict | nn.Module, **defaults) -> Any:
 
 
 def find(cfg: dict) -> Any:
-    """What the ``type`` of a config stands for.
+    """Resolve the ``type`` of a config to the registered class.
 
     Raises:
         KeyError: There is no type, or none of that name is registered.

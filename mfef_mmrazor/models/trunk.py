@@ -1,9 +1,10 @@
 """The low stages of a network, which students may share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from mmpretrain.models.backbones.resnet import ResNet
-from torch import nn
+from torch import Tensor, nn
 
 from .backbones import WideResNet
 
@@ -75,3 +76,83 @@ def share_low_modules(students: Sequence[nn.Module], stages: int) -> list[str]:
             parent, _, child = name.rpartition('.')
             setattr(student.get_submodule(parent), child, nn.Identity())
     return shared
+
+
+class Trunk:
+    """The part that all students have in common, run once per step; false if there is none.
+
+    Args:
+        students: All of them; the others lose their own part, see :func:`share_low_modules`.
+        stages: How many stages they share, with the stem; 0 for none.
+        mean_gradient: Divide the gradient where the students part by their number.
+
+    Raises:
+        ValueError: There is nothing to divide; or see :func:`share_low_modules`.
+    """
+
+    def __init__(
+        self, students: Sequence[nn.Module], stages: int, mean_gradient: bool = False
+    ) -> None:
+        if mean_gradient and not stages:
+            raise ValueError('mean_trunk_gradient: the students have no trunk; set shared_stages')
+        self.first, self.number, self.mean_gradient = students[0], len(students), mean_gradient
+        self.names = share_low_modules(students, stages) if stages else []
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """A function from a student's images to what the student starts from.
+
+        That is the images for the first student, and the trunk's map as soon as that student has
+        run. Without a trunk, it is always the images.
+        """
+        maps: list[Tensor] = []
+
+        def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
+            if self.mean_gradient and output.requires_grad:
+                output.register_hook(lambda gradient: gradient / self.number)
+            maps.append(output)
+
+        def start_of(images: Tensor) -> Tensor:
+            return maps[0] if maps else images
+
+        if not self:
+            yield start_of
+            return
+        handle = self.first.get_submodule(self.names[-1]).register_forward_hook(keep)
+        try:
+            yield start_of
+        finally:
+            handle.remove()
+
+    def weights(self) -> dict[str, Tensor]:
+        """State dict of the shared modules, by their names in a whole network."""
+        return {
+            f'{name}.{key}': value
+            for name in self.names
+            for key, value in self.first.get_submodule(name).state_dict().items()
+        }
+
+    def check_recorders(self, recorders: Sequence[Mapping[str, dict]]) -> None:
+        """Raise a ``ValueError`` for a recorder of what only the first student has.
+
+        The others have no trunk of their own, so only the trunk's output can be recorded.
+
+        Args:
+            recorders: Configs by name, for each student.
+        """
+        inside = tuple(f'{name}.' for name in self.names)
+        for i, cfgs in enumerate(recorders[1:] if self else [], start=1):
+            for name, cfg in cfgs.items():
+                kind, source = cfg.get('type'), cfg.get('source', '')
+                within = f'{source}.'.startswith(inside)
+                around = kind == 'ModuleInputs' and any(x.startswith(f'{source}.') for x in inside)
+                output = kind in ('ModuleOutputs', 'FeatureMap') and source == self.names[-1]
+                if (within or around) and not output:
+                    raise ValueError(
+                        f'recorder {name!r}: {source!r} of student{i} is inside or around the '
+                        'stages that the students share; of those only the output can be recorded, '
+                        f'ModuleOutputs of {self.names[-1]!r}'
+                    )

@@ -40,7 +40,7 @@ def build(config: str) -> nn.Module:
 def steps(rank: int, processes: int, folder: str) -> None:
     """Train some steps; the processor's seconds of one are written, compute and DDP's part."""
     torch.set_num_threads(1)
-    distributed.init_process_group('gloo', f'file://{folder}/meet', None, None, processes, rank)
+    distributed.init_process_group('gloo', f'file://{folder}/meet', world_size=processes, rank=rank)
     torch.manual_seed(0)
     model = MMDistributedDataParallel(build(MEASURED))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

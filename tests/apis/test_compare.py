@@ -194,9 +194,9 @@ def test_other_mistakes(compared, configs, tmp_path):
     for seeds, jobs in (([], 1), ([0], 0)):
         with pytest.raises(ValueError, match='expected at least one of each'):
             compare(configs, seeds, tmp_path, jobs=jobs)
-    with pytest.raises(ValueError, match="'modle.students' is none of the conditions.*nearest"):
+    with pytest.raises(ValueError, match="'modle.students' is not one of the conditions.*nearest"):
         compare(configs, [0], tmp_path, allow=['modle.students'])
-    with pytest.raises(FileNotFoundError, match='no folder of a comparison'):
+    with pytest.raises(FileNotFoundError, match='not the folder of a comparison'):
         report(tmp_path)
     with pytest.raises(ValueError, match="baseline 'dml' has no finished run"):
         report(compared, 'dml')

@@ -152,7 +152,7 @@ MISTAKES = {
         dict(model__distiller__type='MFEFDistiler'),
         'MFEFDistiler is not registered in mmrazor or mmpretrain; nearest: MFEFDistiller',
     ),
-    'misspelt key': (dict(param_schedulers=[]), "option 'param_schedulers' is of no part"),
+    'misspelt key': (dict(param_schedulers=[]), "option 'param_schedulers' belongs to no part"),
     'scales': (dict(model__distiller__multi_scale__scales=5), 'scales that fit: [2, 4, 8, 16]'),
     'recorder': (
         dict(model__distiller__recorders__feature=dict(type='ModuleOutputs', source='bakbone')),
@@ -165,7 +165,7 @@ MISTAKES = {
         'data folder not found: nowhere',
     ),
     'map of other channels': (dict(model__distiller__in_channels=32), 'announces a map of'),
-    'option of nothing': (dict(max_epochs=1), "option 'max_epochs' is of no part of the config"),
+    'option of nothing': (dict(max_epochs=1), "option 'max_epochs' belongs to no part"),
     'option of a variable that was used': (
         {'student__backbone__depth': 20}, "the config has used its variable 'student' already"
     ),

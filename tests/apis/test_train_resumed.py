@@ -46,7 +46,7 @@ class StopHook(Hook):
 
 
 def config(work_dir, *, data='digits', by='epochs', stop=(), launcher='none', **options):
-    """A run of eight steps; ``data`` may be a folder of pictures."""
+    """A run of eight steps; ``data`` is ``'digits'``, ``'memory'`` or a folder of pictures."""
     held_out = options.pop('held_out', False)
     cfg = load_config(
         HELD_OUT if held_out else MFEF,
@@ -64,13 +64,20 @@ def config(work_dir, *, data='digits', by='epochs', stop=(), launcher='none', **
     images.train_per_class = 10 if held_out else 2 * STEPS
     if held_out:
         cfg.train_dataloader.dataset.num_splits = 5
-    if data != 'digits':
+    if data == 'memory':
+        whole = dict(images, pipeline=[dict(type='Resize', scale=16)])
+        images = dict(type='InMemory', dataset=whole, padding=2)
+        val = dict(cfg.val_dataloader.dataset, pipeline=whole['pipeline'])
+        cfg.val_dataloader.dataset = dict(type='InMemory', dataset=val, test_mode=True)
+        kind = 'mmpretrain.InMemoryDataPreprocessor'
+        cfg.model.data_preprocessor = dict(cfg.data_preprocessor, type=kind, crop_size=16)
+    elif data != 'digits':
         pipeline = [dict(type='LoadImageFromFile'), *images.pipeline]
-        folder = dict(type='ImageFolder', data_root=str(data), pipeline=pipeline)
-        if held_out:
-            cfg.train_dataloader.dataset.dataset = folder
-        else:
-            cfg.train_dataloader.dataset = folder
+        images = dict(type='ImageFolder', data_root=str(data), pipeline=pipeline)
+    if held_out:
+        cfg.train_dataloader.dataset.dataset = images
+    else:
+        cfg.train_dataloader.dataset = images
     if by != 'epochs':
         cfg.train_cfg = dict(by_epoch=False, max_iters=2 * STEPS, val_interval=STEPS)
         cfg.param_scheduler = dict(type='CosineAnnealingLR', by_epoch=False, T_max=2 * STEPS)
@@ -142,7 +149,7 @@ EXTRAS = {
 }
 TABLE = [
     (data, by, workers, extra)
-    for data in ('digits', 'folder')
+    for data in ('digits', 'memory', 'folder')
     for by in ('epochs', 'iterations', 'endless iterations')
     for workers in (0, 2)
     for extra in EXTRAS
@@ -152,7 +159,7 @@ TABLE = [
 FAST = [
     ('digits', 'epochs', 0, 'averaged'),
     ('folder', 'epochs', 2, 'scaled'),
-    ('digits', 'iterations', 0, 'accumulated'),
+    ('memory', 'iterations', 0, 'accumulated'),
     ('folder', 'endless iterations', 2, 'plain'),
 ]
 

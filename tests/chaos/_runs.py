@@ -1,5 +1,6 @@
 """Tiny runs of every method, in forks of one process that has imported everything already."""
 
+import atexit
 import functools
 import gc
 import os
@@ -87,6 +88,7 @@ def start(target: Callable, *args: Any, log: Path | str = os.devnull, **kwargs: 
     except BaseException:
         traceback.print_exc()
     finally:
+        atexit._run_exitfuncs()  # as at the end of a script
         os._exit(status)
 
 

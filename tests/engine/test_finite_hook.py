@@ -7,10 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmpretrain.structures import DataSample
 from mmrazor.registry import HOOKS
 
 from mfef_mmrazor.apis import load_config, train, user_errors
-from mfef_mmrazor.engine.hooks.finite_hook import FiniteHook, NonFiniteError, non_finite
+from mfef_mmrazor.engine.hooks.finite_hook import (
+    FiniteHook,
+    NonFiniteError,
+    image_names,
+    non_finite,
+)
 
 CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
 
@@ -47,8 +53,11 @@ class BreakHook(Hook):
         if runner.iter + 1 != self.at:
             return
         if self.where == 'pixel':
-            data_batch['inputs'][3] = data_batch['inputs'][3].float()
-            data_batch['inputs'][3][0, 0, 0] = self.value
+            images = data_batch['inputs']
+            if isinstance(images[0], (list, tuple)):  # views
+                images = images[0]
+            images[3] = images[3].float()
+            images[3][0, 0, 0] = self.value
         if self.where == 'lr':
             for group in runner.optim_wrapper.param_groups:
                 group['lr'] = self.value
@@ -151,3 +160,11 @@ def test_on_a_gpu_it_stops_a_step_later_and_saves_nothing_of_it(at, noticed, tmp
     assert reported == [noticed]
     assert [path.name for path in tmp_path.glob('epoch_*.pth')] == ['epoch_1.pth']
     assert (tmp_path / f'nonfinite_iter_{at}.pth').is_file()
+
+
+def test_images_are_named_one_by_one_also_where_a_sample_is_a_whole_batch():
+    batch = DataSample(metainfo=dict(sample_idx=3)), DataSample(sample_idx=torch.tensor([5, 7]))
+    assert image_names(dict(data_samples=batch)) == ['image 3', 'image 5', 'image 7']
+    assert image_names(dict(data_samples=[DataSample(metainfo=dict(img_path='a.png'))])) == [
+        'a.png'
+    ]

@@ -134,6 +134,15 @@ def test_curves_are_a_picture(tmp_path):
     assert (tmp_path / 'curves.png').read_bytes().startswith(b'\x89PNG')
 
 
+def test_the_students_agreement_is_drawn_below(tmp_path):
+    differ = [dict(epoch=i, students=dict(disagreement=20.0 - i, kl=0.1)) for i in (1, 2, 3)]
+    figure = results.draw_curves(tmp_path / 'curves.png', HISTORY, 'title', calibration=differ)
+    above, below = figure.axes
+    assert len(above.get_lines()) == 2
+    assert below.get_lines()[0].get_ydata().tolist() == [81, 82, 83]
+    assert below.get_xlabel() == 'epoch'
+
+
 def test_curves_of_few_epochs_have_whole_numbers_below(tmp_path):
     figure = results.draw_curves(tmp_path / 'curves.png', HISTORY, 'title')
     assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())

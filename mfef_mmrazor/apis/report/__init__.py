@@ -36,7 +36,9 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
     work_dir = Path(work_dir)
     comparison = read_comparison(work_dir)
     if comparison is None:
-        raise FileNotFoundError(f'{work_dir} is no folder of a comparison: no {COMPARISON} in it')
+        raise FileNotFoundError(
+            f'{work_dir} is not the folder of a comparison: it has no {COMPARISON}'
+        )
     comparison = replace(comparison, baseline=baseline or comparison.baseline)
     stored, metric = stored_results(work_dir, comparison.entries)
     runs = numbers(stored)

@@ -11,6 +11,7 @@ from .progress_hook import ProgressHook
 from .ramp_up_hook import RampUpHook
 from .results_hook import ResultsHook
 from .signal_hook import SignalHook
+from .term_share_hook import TermShareHook
 
 __all__ = [
     'ChannelsLastHook',
@@ -26,4 +27,5 @@ __all__ = [
     'ResultsHook',
     'SafeCheckpointHook',
     'SignalHook',
+    'TermShareHook',
 ]

@@ -1,4 +1,4 @@
-"""Makes what is random in an epoch a matter of the seed and the epoch alone."""
+"""Reseeds all random number generators at the start of every epoch."""
 
 import functools
 import itertools
@@ -23,7 +23,7 @@ class EpochSeedHook(Hook):
     seed see the same augmented images, however many random numbers their initial weights took.
     Workers that load data are seeded when they start: it needs ``persistent_workers=False``.
 
-    In a training by iterations, where a run may be stopped within an epoch, the seed is a matter of
+    In a training by iterations, where a run may be stopped within an epoch, the seed depends on
     the iteration as well. The images of an epoch and their order are those of a training by epochs,
     and resuming does not read again what earlier epochs have read.
     """

@@ -208,10 +208,13 @@ def owners(weights: Sequence[str]) -> list[str]:
 def image_names(batch: Any) -> list[str]:
     """Files of a batch's images, or their places in the data set where there are none."""
     samples = batch.get('data_samples') or [] if isinstance(batch, dict) else []
-    return [
-        str(sample.get('img_path') or f'image {sample.get("sample_idx", "?")}')
-        for sample in samples
-    ]
+    names = []
+    for sample in samples:
+        number = sample.get('sample_idx', '?')
+        numbers = number.tolist() if isinstance(number, Tensor) else [number]  # InMemory: many
+        path = sample.get('img_path')
+        names += [str(path)] if path else [f'image {number}' for number in numbers]
+    return names
 
 
 def broken_images(batch: Any) -> list[str]:

@@ -18,7 +18,7 @@ from ..results import accuracies
 class ProgressHook(Hook):
     """One bar over all iterations, with the time left, the loss and the last accuracies.
 
-    While it is shown, the log's lines go to the log file alone. Where the output is no terminal
+    While it is shown, the log's lines go to the log file alone. Where the output is not a terminal
     (a file, a cluster's log), mmengine's plain lines are printed and this hook does nothing.
     """
 
@@ -80,7 +80,7 @@ class ProgressHook(Hook):
             self.progress.update(self.task, accuracy=shown)
 
     def after_train(self, runner) -> None:
-        """Take the bar away, and let the log speak again."""
+        """Remove the progress bar and restore the log level."""
         if self.progress:
             self.progress.stop()
             for handler, level in zip(self.console_handlers, self.levels, strict=True):

@@ -127,7 +127,13 @@ class ResultsHook(Hook):
             return
         work_dir = Path(runner.work_dir)
         write_json(work_dir / 'results.json', self.results(runner))
-        draw_curves(work_dir / 'curves.png', self.history, runner.experiment_name, self.metric)
+        draw_curves(
+            work_dir / 'curves.png',
+            self.history,
+            runner.experiment_name,
+            self.metric,
+            self.calibration,
+        )
         console = Console(soft_wrap=True)
         console.print(self.table())
         console.print(f'{work_dir / "results.json"}\n{work_dir / "curves.png"}', highlight=False)

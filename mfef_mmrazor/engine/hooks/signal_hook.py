@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import multiprocessing.util
 import random
 import signal
 import threading
@@ -58,12 +59,14 @@ class SignalHook(Hook):
         """Listen to the signals (only the main thread can).
 
         They are let through after iterations only. So workers, which are started in between, never
-        get them: a cluster signals all processes of a job, and torch's workers would die of it.
+        get them: a cluster signals all processes of a job, and torch's workers would die of it. Nor
+        do they when Python ends, and tells those that are left to terminate: they are killed then.
         """
         if threading.current_thread() is not threading.main_thread():
             return
         self.former = {each: signal.signal(each, self._note) for each in SIGNALS}
         let_through(False)
+        multiprocessing.util.Finalize(None, kill_workers, exitpriority=0)
         loader = runner.train_dataloader
         if by_iterations(runner) and is_infinite(loader) and loader.num_workers:
             restart_workers(runner.train_loop)
@@ -154,6 +157,13 @@ def let_through(through: bool) -> None:
     """Let the signals through to this thread, or hold them back (Windows cannot)."""
     if hasattr(signal, 'pthread_sigmask'):
         signal.pthread_sigmask(signal.SIG_UNBLOCK if through else signal.SIG_BLOCK, SIGNALS)
+
+
+def kill_workers() -> None:
+    """End the workers of data loaders that something has interrupted."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def restart_workers(loop: Any) -> None:

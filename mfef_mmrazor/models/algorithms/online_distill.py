@@ -1,7 +1,6 @@
 """The algorithm: N students, one batch for all, one optimizer step."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseModel, ModuleList
@@ -19,7 +18,7 @@ from ..from_students import Heads, arguments_of_distiller, check_teaching, share
 from ..initial_weights import warn_of_twins
 from ..student_facts import is_multi_label, number_of_classes, predicts_itself
 from ..students import build_student
-from ..trunk import share_low_modules
+from ..trunk import Trunk
 
 Predictions = dict[str, list[BaseDataElement]]
 
@@ -43,7 +42,7 @@ class OnlineDistill(BaseAlgorithm):
 
     With ``shared_stages`` the students are branches of one network, as in the original forms of
     ONE, CL-ILR, OKDDip and FFL: the stem and the first stages, the trunk, are the first student's
-    and run once a step, and all students go on from their map. The others' own are dropped
+    and run once per step, and all students go on from their map. The others' own are dropped
     (``nn.Identity`` is in their place), so such a student does not take images;
     :meth:`student_weights` gives the weights of the plain network that it stands for.
 
@@ -73,10 +72,10 @@ class OnlineDistill(BaseAlgorithm):
         ValueError: There are fewer than two students or the same one twice, or numbers of classes
             differ, or ``train_cfg.augments`` do, or the method is not defined for their multi-label
             heads, or the distiller was made for another number of students; the students cannot
-            start from the same weights or share the stages, or share none but their gradient is to
-            be divided, or a recorder looks inside them; and when weights of another architecture
-            are loaded, also with ``strict=False``.
-        TypeError: A student is no ``BaseModel``, or the distiller no ``OnlineDistiller``.
+            start from the same weights or share the stages, or share none although their gradient
+            is to be divided, or a recorder looks inside them; and when weights of another
+            architecture are loaded, also with ``strict=False``.
+        TypeError: A student is not a ``BaseModel``, or the distiller not an ``OnlineDistiller``.
         ImportError: A student is of a package that is not installed.
         FileNotFoundError: A checkpoint or a config that a student names is not there.
         KeyError: A recorder's source is not in its student.
@@ -131,10 +130,7 @@ class OnlineDistill(BaseAlgorithm):
         super().__init__(first, preprocessor, init_cfg, module_inplace=True)
         self.peers = ModuleList(peers)
         share_augments(self.students, self.data_preprocessor, data_preprocessor)
-        if mean_trunk_gradient and not shared_stages:
-            raise ValueError('mean_trunk_gradient: the students have no trunk; set shared_stages')
-        self.trunk = share_low_modules(self.students, shared_stages) if shared_stages else []
-        self.mean_trunk_gradient = mean_trunk_gradient
+        self.trunk = Trunk(self.students, shared_stages, mean_trunk_gradient)
         self._keep_recorded_features_intact()
         self.distiller = self._build_distiller(distiller)
         self._check_classes()
@@ -244,12 +240,7 @@ class OnlineDistill(BaseAlgorithm):
 
     def student_weights(self, index: int) -> dict[str, Tensor]:
         """State dict of a student as the plain network it is deployed as, trunk included."""
-        trunk = {
-            f'{name}.{key}': value
-            for name in self.trunk
-            for key, value in self.architecture.get_submodule(name).state_dict().items()
-        }
-        return {**trunk, **self.students[index].state_dict()}
+        return {**self.trunk.weights(), **self.students[index].state_dict()}
 
     def _run_students(
         self,
@@ -272,7 +263,7 @@ class OnlineDistill(BaseAlgorithm):
             )
         self.distiller.prepare_recorders(self.students)
         outputs = []
-        with self._trunk_maps() as maps:
+        with self.trunk.running() as start_of:
             for student, view, recorders in zip(
                 self.students, views, self.distiller.recorders, strict=True
             ):
@@ -280,30 +271,11 @@ class OnlineDistill(BaseAlgorithm):
                 if mode == 'predict' and samples is not None:  # which the heads write into
                     samples = [sample.new() for sample in samples]
                 with recorders:
-                    outputs.append(student(maps[0] if maps else view, samples, mode=mode))
+                    outputs.append(student(start_of(view), samples, mode=mode))
         records = self.distiller.collect_records()
         if extra:
             records['extra_views'] = extra
         return outputs, records
-
-    @contextmanager
-    def _trunk_maps(self) -> Iterator[list[Tensor]]:
-        """A list that gets the trunk's map when the first student has run, if there is a trunk."""
-        maps: list[Tensor] = []
-
-        def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
-            if self.mean_trunk_gradient and output.requires_grad:
-                output.register_hook(lambda gradient: gradient / len(self.students))
-            maps.append(output)
-
-        if not self.trunk:
-            yield maps
-            return
-        handle = self.architecture.get_submodule(self.trunk[-1]).register_forward_hook(keep)
-        try:
-            yield maps
-        finally:
-            handle.remove()
 
     def _build_distiller(self, distiller: dict | OnlineDistiller) -> OnlineDistiller:
         number = len(self.students)
@@ -327,28 +299,10 @@ class OnlineDistill(BaseAlgorithm):
                 'own; set it to 0'
             )
         check_teaching(built, self.students)
-        self._check_recorders_of_trunk(built)
+        self.trunk.check_recorders(built.recorder_cfgs)
         built.check_recorders(self.students)
         built.set_up(self.students)
         return built
-
-    def _check_recorders_of_trunk(self, distiller: OnlineDistiller) -> None:
-        """A peer has nothing to record where the trunk was, but the map that it goes on from."""
-        if not self.trunk:
-            return
-        inside = tuple(f'{name}.' for name in self.trunk)
-        for i, cfgs in enumerate(distiller.recorder_cfgs[1:], start=1):
-            for name, cfg in cfgs.items():
-                kind, source = cfg.get('type'), cfg.get('source', '')
-                within = f'{source}.'.startswith(inside)
-                around = kind == 'ModuleInputs' and any(x.startswith(f'{source}.') for x in inside)
-                output = kind in ('ModuleOutputs', 'FeatureMap') and source == self.trunk[-1]
-                if (within or around) and not output:
-                    raise ValueError(
-                        f'recorder {name!r}: {source!r} of student{i} is inside or around the '
-                        'stages that the students share; of those only the output can be recorded, '
-                        f'ModuleOutputs of {self.trunk[-1]!r}'
-                    )
 
     def _check_classes(self) -> None:
         classes = {f'student{i}': number_of_classes(x) for i, x in enumerate(self.students)}

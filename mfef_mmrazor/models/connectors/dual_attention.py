@@ -7,6 +7,7 @@ from mmengine.model import BaseModule, ModuleList
 from mmrazor.models.architectures.connectors.base_connector import BaseConnector
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .conv import conv_block
 
@@ -31,7 +32,8 @@ class ChannelGate(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate (B, C, 1, 1) of the map (B, C, H, W)."""
-        gate = self.mlp(x.mean(dim=(2, 3))) + self.mlp(x.amax(dim=(2, 3)))
+        strongest = F.adaptive_max_pool2d(x, 1).flatten(1)  # its gradient is cheaper than amax's
+        gate = self.mlp(x.mean(dim=(2, 3))) + self.mlp(strongest)
         return gate.sigmoid()[:, :, None, None]
 
 
@@ -52,7 +54,8 @@ class SpatialGate(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate (B, 1, H, W) of the map (B, C, H, W)."""
-        pooled = torch.cat([x.amax(dim=1, keepdim=True), x.mean(dim=1, keepdim=True)], dim=1)
+        strongest = x.max(dim=1, keepdim=True).values
+        pooled = torch.cat([strongest, x.mean(dim=1, keepdim=True)], dim=1)
         return self.conv(pooled).sigmoid()
 
 

@@ -22,8 +22,8 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
 
     Connectors and losses read *sources*. A source is a dict with one of
 
-    - ``recorder='logits'`` and ``student=0`` (or 1, ...): what that student's recorder caught;
-    - ``connector='fused'``: what that connector gives. It runs once a step, whoever reads it;
+    - ``recorder='logits'`` and ``student=0`` (or 1, ...): what was recorded of that student;
+    - ``connector='fused'``: what that connector gives. It runs once per step, whoever reads it;
     - ``from_batch='gt_label'``: the labels of the batch;
 
     and, if it must not receive gradients, ``detach=True``. A list of sources is a list of tensors.
@@ -47,7 +47,7 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
     Raises:
         KeyError: A source, a mapping, ``ramped_losses`` or ``fused`` names something that is not
             there; or a source has an unknown key.
-        ValueError: A source is no dict with one of the three keys; there is no such student; or
+        ValueError: A source is not a dict with one of the three keys; there is no such student; or
             connectors read each other in a circle.
         TypeError: A loss's ``forward`` has not the arguments that its mapping names.
 

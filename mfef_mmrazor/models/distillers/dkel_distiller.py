@@ -70,8 +70,8 @@ class DKELDistiller(OnlineDistiller):
     Raises:
         ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
             and 1, ``decay`` is negative or ``tau`` is not positive; or, at the first step, a
-            recorded map has other channels than announced, or, at the second, nobody tells of the
-            optimizer's steps.
+            recorded map has other channels than announced, or, at the second, the optimizer's
+            steps are not announced.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Nobody teaches: the baseline of every comparison."""
+"""No distillation: the baseline of every comparison."""
 
 from mmrazor.registry import MODELS
 from torch import Tensor
@@ -12,7 +12,7 @@ class IndependentDistiller(OnlineDistiller):
 
     .. math:: L = \sum_i \mathrm{CE}(z_i, y)
 
-    What the other methods are compared with, in their very harness: the same batches, optimizer,
+    The baseline, in the same training loop as the other methods: the same batches, optimizer,
     initial weights and evaluation, with the ensemble's accuracy beside the students'.
 
     Example:

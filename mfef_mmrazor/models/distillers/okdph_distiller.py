@@ -70,7 +70,7 @@ class OKDPHDistiller(OnlineDistiller):
     Raises:
         ValueError: The students are different networks; ``label_weight`` or ``averaging`` is not
             between 0 and 1, ``interval`` is not a whole number from 1 on, or ``tau`` is not
-            positive; or, at the second step, nobody tells of the optimizer's steps.
+            positive; or, at the second step, the optimizer's steps are not announced.
 
     Example:
         >>> import torch

@@ -18,7 +18,7 @@ from ..builder import nearest
 from ..losses.logit_losses import DivergenceAdapter
 
 Records = dict[str, list[Tensor]]
-"""What the recorders caught in one step: name -> one tensor a student."""
+"""What was recorded in one step: name -> one tensor per student."""
 
 
 class Progress(NamedTuple):
@@ -98,7 +98,7 @@ def stages_per_student(
 def check_maps(
     maps: Sequence[Tensor], in_channels: Sequence[int], record: str = 'feature', first: int = 0
 ) -> None:
-    """Raise a ``ValueError`` for the first recorded map that is not (B, C, H, W) of its C.
+    """Raise a ``ValueError`` for the first map whose shape is not (B, C, H, W) with its channels.
 
     The maps are those of the students from number ``first`` on.
     """
@@ -136,8 +136,8 @@ def _is_of_module(recorder: dict) -> bool:
 class OnlineDistiller(BaseDistiller):
     """Base class: a method overrides :meth:`compute_distill_losses` and reads like its paper.
 
-    Every student runs once a step under its own copy of the recorders. A recorded tuple (such as
-    mmpretrain's backbones give, a map a stage) stands for its last item. By default
+    Every student runs once per step under its own copy of the recorders. A recorded tuple (such as
+    mmpretrain's backbones give, one map per stage) stands for its last item. By default
     ``records['logits']`` are the classifiers' logits and ``records['feature']`` the last feature
     maps, before pooling; tokens of a transformer become a map (:class:`FeatureMapRecorder`).
 
@@ -154,7 +154,7 @@ class OnlineDistiller(BaseDistiller):
         ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
-        ValueError: A ramp-up is no number or negative, or the list of recorders is of
+        ValueError: A ramp-up is not a number or is negative, or the list of recorders is of
             another length than ``num_students``, or the students' recorders have different names.
     """
 
@@ -215,7 +215,7 @@ class OnlineDistiller(BaseDistiller):
         """The method: what the students teach each other.
 
         Args:
-            records: Name -> one tensor a student, with gradients.
+            records: Name -> one tensor per student, with gradients.
             labels: Class indices (B,), or scores (B, K) after mixup and the like.
 
         Returns:
@@ -249,19 +249,19 @@ class OnlineDistiller(BaseDistiller):
         return {} if fused is None else dict(fused=fused)
 
     def set_up(self, students: Sequence[BaseModel]) -> None:
-        """Make what the method needs of the students; called once, when all of them are there."""
+        """Called once, after all students are built."""
 
     def before_step(self, students: Sequence[BaseModel]) -> None:
-        """Look at the students before a training step, the optimizer's last one behind them."""
+        """Called at the start of every training step, after the previous optimizer step."""
 
     def before_update(self, students: Sequence[BaseModel]) -> None:
-        """Look at the gradients right before the optimizer uses them."""
+        """Called right before the optimizer uses the gradients."""
 
     def after_update(self, students: Sequence[BaseModel]) -> None:
-        """Look at the weights right after a step of the optimizer."""
+        """Called right after a step of the optimizer."""
 
     def check_updates(self, students: Sequence[BaseModel]) -> None:
-        """Raise a ``ValueError`` if the optimizer moves the students and nobody says so."""
+        """Raise a ``ValueError`` if the optimizer moves the students without announcing it."""
         if not self.acts_on_updates or self.updates_announced:
             return
         versions = [p._version for student in students for p in student.parameters()]
@@ -305,7 +305,13 @@ class OnlineDistiller(BaseDistiller):
                 if _is_of_module(cfg) and cfg['source'] not in modules:
                     raise KeyError(
                         f'recorder {name!r}: student{i} has no module {cfg["source"]!r}'
-                        + nearest(cfg['source'], modules)
+                        + (
+                            f'. {type(self).__name__} needs a map (B, C, H, W) of this stage: name '
+                            'the module that gives it in distiller.recorders. A transformer has '
+                            'none; MFEFDistiller takes one, and so do methods on logits'
+                            if HIDDEN_STAGES.get(name) == cfg
+                            else nearest(cfg['source'], modules)
+                        )
                     )
 
     def prepare_recorders(self, students: Sequence[nn.Module]) -> None:
@@ -340,7 +346,7 @@ class OnlineDistiller(BaseDistiller):
             for name, recorder in manager.recorders.items():
                 if not recorder.data_buffer:
                     raise ValueError(
-                        f'recorder {name!r} caught nothing: {recorder.source!r} of student{i} '
+                        f'recorder {name!r} recorded nothing: {recorder.source!r} of student{i} '
                         'did not run in this forward pass'
                     )
                 record = recorder.get_record_data()

@@ -40,7 +40,7 @@ class PCLDistiller(OnlineDistiller):
     A mean teacher is a copy of its student, without gradients, whose weights follow the student's
     after each of its steps, :math:`\tilde\theta \gets \alpha \tilde\theta + (1 - \alpha) \theta`
     with :math:`\alpha = \min(1 - 1/(t+1),\ 1 - \mathrm{momentum})` after t steps: the plain mean of
-    all weights there have been, and later a moving average. That is done at the start of the next
+    all weights so far, and later a moving average. That is done at the start of the next
     step, so a checkpoint holds teachers that are one step behind, and a resumed run goes on as if
     it had never stopped. Teachers normalise by the batch, as students do in training.
 

@@ -54,7 +54,7 @@ class SwitOKDDistiller(OnlineDistiller):
 
     Raises:
         ValueError: ``num_teachers`` is not between 1 and m - 1, or ``tau`` is not positive; or, at
-            the second step, nobody tells of the optimizer's steps.
+            the second step, the optimizer's steps are not announced.
 
     Example:
         >>> import torch

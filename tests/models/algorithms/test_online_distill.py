@@ -449,13 +449,13 @@ def untied(model, cfg):
 
 
 def in_trunk(model, key):
-    return key.startswith(tuple(f'{name}.' for name in model.trunk))
+    return key.startswith(tuple(f'{name}.' for name in model.trunk.names))
 
 
 @pytest.mark.parametrize('cfg', [student(), WRN], ids=TRUNK)
 def test_a_shared_trunk_is_that_of_networks_with_tied_weights(cfg):
     model = branches(cfg, number=3)
-    assert model.trunk == TRUNK[cfg['backbone']['type']]
+    assert model.trunk.names == TRUNK[cfg['backbone']['type']]
     apart = untied(model, cfg)
     inputs, samples = batch()
     for name, logits in apart.eval().predict_logits(inputs).items():
@@ -495,7 +495,9 @@ def test_the_trunk_runs_once_a_step_and_belongs_to_the_model_once():
     for module in hooked:
         module.register_forward_hook(lambda m, *_: calls.append(m))
     total(model.loss(*batch())).backward()
-    trunk = [m for name in model.trunk for m in model.architecture.get_submodule(name).modules()]
+    trunk = [
+        m for name in model.trunk.names for m in model.architecture.get_submodule(name).modules()
+    ]
     assert all(sum(m is call for call in calls) == (m in hooked) for m in trunk)
     assert model.architecture.backbone.bn1.num_batches_tracked == 1
     assert all(p.grad is not None for p in model.parameters())

@@ -25,7 +25,7 @@ def naive(logits, labels):
 
 @pytest.mark.parametrize('students', [2, 3, 4])
 @pytest.mark.parametrize(
-    # the weights of the linear target are proved optimal in test_functional.py
+    # the weights of the linear target are proved optimal in tests/functional/test_kdcl.py
     'variant, target',
     [('minlogit', minlogit), ('naive', naive), ('linear', linear_target)],
 )

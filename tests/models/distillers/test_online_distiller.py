@@ -165,5 +165,5 @@ def test_a_source_that_is_not_there_is_named_with_its_neighbours():
 def test_a_source_that_did_not_run_is_named():
     model = algorithm(recorders=dict(late=dict(type='ModuleOutputs', source='head.loss_module')))
     model.loss(*batch())
-    with pytest.raises(ValueError, match="'late' caught nothing: 'head.loss_module' of student0"):
+    with pytest.raises(ValueError, match="'late' recorded nothing: 'head.loss_module' of student0"):
         model.predict_all(*batch())

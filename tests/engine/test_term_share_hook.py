@@ -1,0 +1,107 @@
+"""What is measured is what autograd says of the same losses, and the training is left as it is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mfef_mmrazor.apis import load_config, train
+from mfef_mmrazor.engine.hooks.term_share_hook import draw_terms, measure, remarks
+from mfef_mmrazor.models import OnlineDistill
+
+CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
+STUDENT = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='CifarResNet', depth=8),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=3, in_channels=64),
+)
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    return OnlineDistill(
+        [STUDENT, STUDENT],
+        dict(type='MFEFDistiller'),
+        dict(type='mmpretrain.ClsDataPreprocessor', mean=[0.0] * 3, std=[1.0] * 3),
+    )
+
+
+def batch():
+    from mmpretrain.structures import DataSample
+
+    draw = torch.Generator().manual_seed(1)
+    images = [torch.randint(0, 2, (3, 16, 16), generator=draw) for _ in range(4)]
+    return dict(inputs=images, data_samples=[DataSample().set_gt_label(i % 3) for i in range(4)])
+
+
+def test_gradients_are_those_of_each_term_alone(model):
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    losses, norms = measure(model, batch())
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    for term in ('student0.loss', 'distill.loss_fused', 'distill.loss_transfer'):
+        model.load_state_dict(before)
+        model.zero_grad()
+        own = model.loss(**model.data_preprocessor(batch(), True))[term]
+        own.backward()
+        assert losses[term] == pytest.approx(own.item())
+        for i, student in enumerate(model.students):
+            grads = [p.grad.flatten() for p in student.parameters() if p.grad is not None]
+            norm = torch.cat(grads).norm().item() if grads else 0
+            assert norms[f'student{i}.{term}'] == pytest.approx(norm, rel=1e-4, abs=1e-12)
+    assert norms['student1.student0.loss'] == 0 < norms['student1.distill.loss_transfer']
+    model.load_state_dict(before)
+
+
+LOSSES = {'student0.loss': 2.0, 'student1.loss': 1.0}
+
+
+@pytest.mark.parametrize(
+    ('loss', 'taught', 'said'),
+    [
+        (15.1, False, '10.1 times'),
+        (14.9, False, None),
+        (0.03, True, '0.99 % of the loss'),
+        (0.03, False, None),
+        (0.04, True, None),
+    ],
+)
+def test_a_term_that_is_lost_or_drowns_the_others_is_named_with_what_to_try(loss, taught, said):
+    found = remarks({**LOSSES, 'distill.loss_a': loss}, taught)
+    assert list(found) == ['distill.loss_a'] * bool(said)
+    if said:
+        assert said in found['distill.loss_a'] and 'try' in found['distill.loss_a']
+
+
+def test_a_training_is_the_same_with_it_and_leaves_a_picture(tmp_path):
+    small = {
+        'train_cfg.max_epochs': 2,
+        'train_dataloader.dataset.train_per_class': 4,
+        'val_dataloader.dataset.indices': 20,
+        'model.distiller.ramp_up_epochs': 0,
+        'visualizer.vis_backends.0.type': 'TensorboardVisBackend',
+    }
+    weights, runners = [], []
+    for name, hooks in (('without', []), ('with', [dict(type='mmrazor.TermShareHook')])):
+        cfg = load_config(CONFIG, tmp_path / name, small, seed=0)
+        cfg.custom_hooks += hooks
+        runners.append(train(cfg))
+        weights.append(torch.load(tmp_path / name / 'epoch_2.pth', weights_only=False))
+    for key, value in weights[0]['state_dict'].items():
+        assert torch.equal(value, weights[1]['state_dict'][key]), key
+    assert 'term_shares' not in weights[0]
+    entries = weights[1]['term_shares']
+    assert [entry['epoch'] for entry in entries] == [0, 1]
+    for entry in entries:
+        shares = [x for name, x in entry.items() if name.startswith('share.')]
+        assert sum(shares) == pytest.approx(100)
+    assert (tmp_path / 'with/terms.png').is_file()
+    figure = draw_terms(tmp_path / 'again.png', entries, 'epoch')
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        'share of the loss (%)', 'gradient of student0', 'gradient of student1',
+    ]  # fmt: skip
+    (events,) = (tmp_path / 'with').rglob('events.out.tfevents*')
+    assert b'terms/gradient.student0.distill.loss_transfer' in events.read_bytes()
+    assert b'students.disagreement' in events.read_bytes()
