@@ -104,6 +104,7 @@ def test_wrong_arguments_are_named(wrong, message):
         benchmark(**wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
 @pytest.mark.parametrize('kept', [False, True])
 def test_freed_memory_is_kept_for_the_next_step(kept):

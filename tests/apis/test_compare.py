@@ -113,6 +113,7 @@ def test_a_run_that_was_cut_off_goes_on(configs, tmp_path):
     assert 'Epoch(train) [1]' not in (folder / 'run.log').read_text().rpartition('resumed')[2]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_reported_and_the_others_go_on(configs, variant, tmp_path, capsys):
     broken = variant('broken', 'model["distiller"]["in_channels"] = 32\n')
     with pytest.raises(SystemExit), user_errors():

@@ -96,7 +96,13 @@ def stopped_and_resumed(path, folder, number, moment, at, **options):
     return name
 
 
-@pytest.mark.parametrize('method', METHODS)
+FAST = ('mfef', 'pcl', 'okdph')  # the others take as long and are alike
+
+
+@pytest.mark.parametrize(
+    'method',
+    [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in METHODS],
+)
 def test_every_method_goes_on_from_the_very_iteration(method, tmp_path):
     path = METHODS[method]
     options = dict(train_cfg__max_epochs=1)
