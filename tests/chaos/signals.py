@@ -100,9 +100,8 @@ def runs(times: int) -> bool:
             good &= set(statuses) == {128 + number} and saved < WITHIN and identical == times
             print(
                 f'{number.name} to {GROUP[to_group]}, by {"epochs" if by_epoch else "iterations"}, '
-                f'{workers} workers: exit {sorted(set(statuses))}, '
-                f'saved within {saved:.1f} s, ended '
-                f'within {ended:.1f} s, identical {identical}/{times}',
+                f'{workers} workers: exit {sorted(set(statuses))}, saved within {saved:.1f} s, '
+                f'ended within {ended:.1f} s, identical {identical}/{times}',
                 flush=True,
             )
         shutil.rmtree(straight)

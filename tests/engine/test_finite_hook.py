@@ -14,6 +14,7 @@ from mfef_mmrazor.apis import load_config, train, user_errors
 from mfef_mmrazor.engine.hooks.finite_hook import (
     FiniteHook,
     NonFiniteError,
+    broken_images,
     image_names,
     non_finite,
 )
@@ -53,11 +54,10 @@ class BreakHook(Hook):
         if runner.iter + 1 != self.at:
             return
         if self.where == 'pixel':
-            images = data_batch['inputs']
-            if isinstance(images[0], (list, tuple)):  # views
-                images = images[0]
-            images[3] = images[3].float()
-            images[3][0, 0, 0] = self.value
+            inputs = data_batch['inputs']
+            number = 3 if inputs[0].dim() == 3 else 0  # of the image, or of the view of all images
+            inputs[number] = inputs[number].float()
+            (inputs if number else inputs[0])[3][0, 0, 0] = self.value
         if self.where == 'lr':
             for group in runner.optim_wrapper.param_groups:
                 group['lr'] = self.value
@@ -168,3 +168,12 @@ def test_images_are_named_one_by_one_also_where_a_sample_is_a_whole_batch():
     assert image_names(dict(data_samples=[DataSample(metainfo=dict(img_path='a.png'))])) == [
         'a.png'
     ]
+
+
+def test_the_image_with_the_broken_pixel_is_found_in_views_as_well():
+    samples = [DataSample(metainfo=dict(sample_idx=i)) for i in range(3)]
+    views = [torch.zeros(3, 3, 2, 2), torch.zeros(3, 3, 2, 2)]
+    views[1][2, 0, 1, 1] = float('nan')
+    assert broken_images(dict(inputs=views, data_samples=samples)) == ['image 2']
+    assert broken_images(dict(inputs=list(views[1]), data_samples=samples)) == ['image 2']
+    assert broken_images(dict(inputs=views[0], data_samples=samples)) == []

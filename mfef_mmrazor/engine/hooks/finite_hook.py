@@ -219,8 +219,10 @@ def image_names(batch: Any) -> list[str]:
 
 def broken_images(batch: Any) -> list[str]:
     """Names of the images that have a pixel that is not finite."""
-    inputs = batch.get('inputs') if isinstance(batch, dict) else None
-    views = inputs if inputs and isinstance(inputs[0], (list, tuple)) else [inputs or []]
+    inputs = batch.get('inputs', []) if isinstance(batch, dict) else []
+    # views are a list of batches, with one view of each image in each
+    several = isinstance(inputs, (list, tuple)) and len(inputs) and isinstance(inputs[0], Tensor)
+    views = inputs if several and inputs[0].dim() == 4 else [inputs]
     names = image_names(batch)
     return [
         name
