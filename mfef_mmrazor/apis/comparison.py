@@ -12,6 +12,7 @@ from ..engine.results import write_json
 from .config import load_config
 
 COMPARISON = 'comparison.json'
+RESULTS = 'results.json'  # of a run, written at its end
 SWEEP = 'sweep.json'
 VERSION = 2
 
@@ -51,6 +52,11 @@ class Comparison:
 def run_folder(work_dir: Path, name: str, seed: int) -> Path:
     """Where the results of an entry's run with a seed are."""
     return work_dir / 'runs' / name / f'seed{seed}'
+
+
+def is_finished(work_dir: Path, name: str, seed: int) -> bool:
+    """Whether an entry's run with a seed has come to its end."""
+    return (run_folder(work_dir, name, seed) / RESULTS).is_file()
 
 
 def config_file(work_dir: Path, name: str) -> Path:

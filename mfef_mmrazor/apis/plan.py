@@ -11,10 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..engine.results import read_results
-from .comparison import Entry, run_folder
+from .comparison import RESULTS, Entry, is_finished, run_folder
 from .data_checks import inner_datasets
-
-FINISHED = 'results.json'
 
 
 def show_plan(
@@ -32,7 +30,7 @@ def show_plan(
         table.add_column(column, justify='right')
     total, left, untimed = 0.0, 0, 0
     for entry, cfg in configs.items():
-        todo = [s for s in seeds if not (run_folder(work_dir, entry.name, s) / FINISHED).is_file()]
+        todo = [s for s in seeds if not is_finished(work_dir, entry.name, s)]
         seconds = first_time(work_dir, entry)
         left += len(todo)
         if seconds is None:
@@ -62,7 +60,7 @@ def show_plan(
 
 def first_time(work_dir: Path, entry: Entry) -> float | None:
     """Training seconds of an entry's first finished run; None if there is none."""
-    runs = sorted(run_folder(work_dir, entry.name, 0).parent.glob(f'seed*/{FINISHED}'))
+    runs = sorted(run_folder(work_dir, entry.name, 0).parent.glob(f'seed*/{RESULTS}'))
     return read_results(runs[0])['train_seconds'] if runs else None
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
-from .comparison import config_file, run_folder
+from .comparison import config_file, is_finished, run_folder
 from .config import load_config
 from .slurm import Run, Slurm, run_on_slurm
 from .train import train
@@ -30,7 +30,7 @@ def run_all(
         jobs: Runs at a time; by default one on this machine, all on Slurm.
         slurm: Run them there, not on this machine.
     """
-    todo = [run for run in runs if not (run_folder(work_dir, *run) / 'results.json').is_file()]
+    todo = [run for run in runs if not is_finished(work_dir, *run)]
     print(f'{len(runs)} runs, {len(runs) - len(todo)} of them finished before', flush=True)
     if slurm:
         at_once = jobs or max(1, len(todo))

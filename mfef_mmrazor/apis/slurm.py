@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ..engine.hooks.signal_hook import SIGNALS
 from ..engine.results import write_json
-from .comparison import config_file, run_folder
+from .comparison import config_file, is_finished, run_folder
 from .config import load_config
 from .train import train
 
@@ -75,7 +75,7 @@ def run_on_slurm(
             continue
         for run in [run for run in waiting if jobs[name(run)] not in queue]:
             waiting.remove(run)
-            yield run, (run_folder(work_dir, *run) / 'results.json').is_file()
+            yield run, is_finished(work_dir, *run)
 
 
 def name(run: Run) -> str:

@@ -115,9 +115,9 @@ def all_settings(paths: Sequence[Path], cfg_options: dict, sweep: Sweep) -> list
 
 def _words(swept: dict[str, Any]) -> list[str]:
     """``tau=2`` for each key, in characters that a file's name can have."""
-    last = Counter(key.rpartition('.')[2] for key in swept)
     short = {key: key.rpartition('.')[2] for key in swept}
-    names = {key: word if last[word] == 1 else key for key, word in short.items()}
+    uses = Counter(short.values())
+    names = {key: word if uses[word] == 1 else key for key, word in short.items()}
     return [re.sub(r'[^\w.=+-]+', '_', f'{names[key]}={value}') for key, value in swept.items()]
 
 

@@ -2,12 +2,11 @@
 
 import pandas as pd
 
-from ...engine.results import METRIC
+from .ranks import ALPHA
 from .runs import STUDENTS
 from .significance import comparisons_of
-from .tables import mean_std
+from .tables import mean_std, metric_name
 
-ALPHA = 0.05
 COLUMNS = {STUDENTS: 'students', 'student0': 'student 0', 'ensemble': 'ensemble', 'fused': 'fused'}
 HEAD = """\
 % needs \\usepackage{{booktabs}}. {metric}, last epoch, mean $\\pm$ standard deviation over n seeds.
@@ -34,8 +33,7 @@ def latex(summaries: dict[str, pd.DataFrame], stats: dict, baseline: str, metric
         baseline: What the others are compared with.
         metric: What accuracy is.
     """
-    shown = 'Top-1 accuracy in percent' if metric == METRIC else metric
-    parts = [HEAD.format(metric=shown, baseline=baseline)]
+    parts = [HEAD.format(metric=metric_name(metric), baseline=baseline)]
     for block, rows in summaries.items():
         cells = pd.DataFrame(
             [

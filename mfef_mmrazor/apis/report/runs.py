@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ...engine.results import UNITS, read_results, unit_of
-from ..comparison import Entry, run_folder
+from ..comparison import RESULTS, Entry, run_folder
 
 STUDENTS = 'mean of students'
 CALIBRATION = ('nll', 'ece')
@@ -25,7 +25,7 @@ def stored_results(
     found, metrics = [], {}
     for entry in entries:
         own = []
-        for path in run_folder(work_dir, entry.name, 0).parent.glob('seed*/results.json'):
+        for path in run_folder(work_dir, entry.name, 0).parent.glob(f'seed*/{RESULTS}'):
             results = read_results(path)
             check_last_epoch(path, results)
             metrics[results['metric']] = path

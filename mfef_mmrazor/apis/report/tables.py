@@ -49,8 +49,7 @@ def markdown(
         if measured(rows):
             parts.append(_lines(calibration_table(rows)))
     text = '\n'.join(parts)
-    shown = 'Top-1 accuracy in percent' if metric == METRIC else metric
-    text += '\n' + CAPTION.format(metric=shown, baseline=baseline)
+    text += '\n' + CAPTION.format(metric=metric_name(metric), baseline=baseline)
     if measured(runs):
         text += CALIBRATED
     revisions = runs['revision'].dropna().unique()
@@ -68,6 +67,11 @@ def markdown(
         if sweep['untuned']:
             text += f'Not tuned: {", ".join(sweep["untuned"])}.\n'
     return text
+
+
+def metric_name(metric: str) -> str:
+    """How a metric is called at the start of a caption."""
+    return 'Top-1 accuracy in percent' if metric == METRIC else metric
 
 
 def summary(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
