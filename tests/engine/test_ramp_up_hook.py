@@ -58,7 +58,8 @@ def runner(
         train_cfg=by_iteration if iterations else by_epoch,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
         custom_hooks=[dict(type=hook) for hook in hooks],
-        experiment_name=work_dir.name,
+        # of this test alone: the runners of one second and name share their logger
+        experiment_name=f'{work_dir.parent.name}_{work_dir.name}',
         **options,
     )
 
