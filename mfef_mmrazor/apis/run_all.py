@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import multiprocessing.context
 import os
 import signal
 import sys
@@ -12,6 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
+
+import torch
 
 from .comparison import config_file, is_finished, run_folder
 from .config import load_config
@@ -55,20 +59,40 @@ def run_all(
 def run_here(runs: Sequence[Run], work_dir: Path, jobs: int) -> Iterator[tuple[Run, bool]]:
     """Run them on this machine; gives each run, and whether it finished."""
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // jobs)))
+    gpus: SimpleQueue[int | None] = SimpleQueue()
+    for job in range(jobs):
+        gpus.put(job % torch.cuda.device_count() if torch.cuda.is_available() else None)
     with ThreadPoolExecutor(jobs) as pool:
-        yield from zip(runs, pool.map(partial(_run_in_process, work_dir), runs), strict=True)
+        run_one = partial(_run_in_process, _context(), gpus, work_dir)
+        yield from zip(runs, pool.map(run_one, runs), strict=True)
 
 
-def _run_in_process(work_dir: Path, run: Run) -> bool:
-    process = multiprocessing.get_context('spawn').Process(target=_run, args=(work_dir, *run))
+def _context() -> multiprocessing.context.BaseContext:
+    """How processes start: with the imports, which take seconds, made once for all of them.
+
+    Where there is CUDA, whose state does not survive a fork, each makes its own.
+    """
+    if torch.cuda.is_available() or 'forkserver' not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context('spawn')
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def _run_in_process(context, gpus: SimpleQueue, work_dir: Path, run: Run) -> bool:
+    gpu = gpus.get()
+    process = context.Process(target=_run, args=(gpu, work_dir, *run))
     process.start()
     process.join()
+    gpus.put(gpu)
     return process.exitcode == 0
 
 
-def _run(work_dir: Path, method: str, seed: int) -> None:
+def _run(gpu: int | None, work_dir: Path, method: str, seed: int) -> None:
     """One run, in a process of its own; what it prints goes to ``run.log``."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if gpu is not None:
+        torch.cuda.set_device(gpu)
     folder = run_folder(work_dir, method, seed)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / 'run.log', 'a') as log:
