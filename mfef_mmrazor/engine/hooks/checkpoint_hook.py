@@ -8,14 +8,13 @@ from typing import Any
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from torch import Tensor
 
 from ..checkpoint_files import POINTER, newest_checkpoint, write_atomically
 from ..same_run import check_same, identity
-from ..unwrap import unwrapped
+from ..unwrap import optim_wrappers, unwrapped
 
 
 @HOOKS.register_module()
@@ -178,9 +177,8 @@ class SafeCheckpointHook(CheckpointHook):
 def checkpoint_size(runner: Runner) -> int:
     """About how many bytes a checkpoint takes: the model and the state of the optimizer."""
     size = sum(x.nbytes for x in unwrapped(runner.model).state_dict().values())
-    wrapper = runner.optim_wrapper
-    for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-        defaults = each.optimizer.defaults
+    for wrapper in optim_wrappers(runner):
+        defaults = wrapper.optimizer.defaults
         kept = 2 if 'betas' in defaults else 1 if defaults.get('momentum') else 0
-        size += kept * sum(p.nbytes for group in each.param_groups for p in group['params'])
+        size += kept * sum(p.nbytes for group in wrapper.param_groups for p in group['params'])
     return size

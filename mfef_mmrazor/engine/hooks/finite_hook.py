@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch.optim import Optimizer
 
 from ...models.builder import shortened
 from ..checkpoint_files import write_atomically
-from ..unwrap import unwrapped
+from ..unwrap import optim_wrappers, unwrapped
 
 GRADIENTS, WEIGHTS = 'the gradient', 'the weights'
 
@@ -76,10 +75,9 @@ class FiniteHook(Hook):
                 f'the training would start from weights that are not finite: {shortened(bad)}. '
                 'Look at load_from, init_cfg and the pretrained weights'
             )
-        wrapper = runner.optim_wrapper
-        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
         self.handles = [
-            each.optimizer.register_step_pre_hook(self._before_step) for each in wrappers
+            wrapper.optimizer.register_step_pre_hook(self._before_step)
+            for wrapper in optim_wrappers(runner)
         ]
         self.late = next(runner.model.parameters()).is_cuda and not self.skip_nonfinite
 
@@ -107,7 +105,7 @@ class FiniteHook(Hook):
         if self.gradient_norms:
             numbers[GRADIENTS] = torch.stack(self.gradient_norms).sum()
         numbers[WEIGHTS] = total_norm(unwrapped(runner.model).parameters())
-        lr = max(runner.optim_wrapper.get_lr()['lr'])
+        lr = max(lr for wrapper in optim_wrappers(runner) for lr in wrapper.get_lr()['lr'])
         ready = None
         if numbers[WEIGHTS].is_cuda:
             numbers = {name: x.to('cpu', non_blocking=True) for name, x in numbers.items()}
@@ -145,8 +143,12 @@ class FiniteHook(Hook):
         terms = [name for name in bad if name not in ('loss', GRADIENTS, WEIGHTS)]
         found = [f'{name} is {bad[name]}' for name in terms or bad]
         if not terms and WEIGHTS in bad:
-            weights = non_finite(dict(unwrapped(runner.model).named_parameters()))
-            found.append(f'those of {shortened(owners(weights))}' if weights else 'too large')
+            weights = [
+                name
+                for name, x in unwrapped(runner.model).named_parameters()
+                if not total_norm([x]).isfinite()  # of 1e30 as well
+            ]
+            found.append(f'those of {shortened(owners(weights))}')
         what = f'{", ".join(found)} at iteration {step.iteration} (lr {step.lr:g})'
         hub = runner.message_hub
         skipped = hub.get_info('skipped_nonfinite', 0)

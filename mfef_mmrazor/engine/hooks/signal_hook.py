@@ -19,6 +19,7 @@ from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmrazor.registry import HOOKS
 
 from ..position import by_iterations, is_infinite
+from ..unwrap import optim_wrappers
 from .checkpoint_hook import SafeCheckpointHook
 
 SIGNALS = [
@@ -86,8 +87,7 @@ class SignalHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
         """Stop within the epoch."""
-        wrapper: Any = runner.optim_wrapper
-        accumulating = wrapper._inner_count % wrapper._accumulative_counts
+        accumulating = any(w._inner_count % w._accumulative_counts for w in optim_wrappers(runner))
         last = not by_iterations(runner) and batch_idx + 1 == len(runner.train_dataloader)
         if accumulating or last or not self._told():
             return
