@@ -75,7 +75,7 @@ def draw_critical_difference(runs: pd.DataFrame) -> 'Figure':
     ranks = scores.rank(axis='columns', ascending=False).mean()
     figure = Figure(figsize=(9, 1.2 + 0.16 * len(ranks)), layout='constrained')
     axes = figure.subplots()
-    scikit_posthocs.critical_difference_diagram(
+    drawn = scikit_posthocs.critical_difference_diagram(
         ranks,
         nemenyi(scores),
         ax=axes,
@@ -83,6 +83,8 @@ def draw_critical_difference(runs: pd.DataFrame) -> 'Figure':
         label_fmt_left='{label} ({rank:.1f})',
         label_fmt_right='({rank:.1f}) {label}',
     )
+    for (bar,) in drawn['crossbars']:  # through a set of points, which has no fixed order
+        bar.set_xdata(sorted(bar.get_xdata()))
     axes.set_title(f'average rank over {len(scores)} blocks (1 is best)', fontsize='medium')
     return figure
 

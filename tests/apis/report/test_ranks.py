@@ -60,4 +60,4 @@ def test_the_diagram_joins_what_is_not_told_apart():
     axes = draw_critical_difference(grid()).axes[0]
     assert [text.get_text() for text in axes.texts] == ['c (1.1)', 'b (2.1)', '(2.8) a']
     bars = [line.get_xdata() for line in axes.lines if line.get_linewidth() == 2]
-    assert sorted(tuple(sorted(bar)) for bar in bars) == [(1.1, 2.1), (2.1, 2.8)]
+    assert sorted(map(tuple, bars)) == [(1.1, 2.1), (2.1, 2.8)]  # in this order, whatever the hash
