@@ -14,6 +14,7 @@ from ..engine.checkpoint_files import check_intact
 from ..engine.results import History, read_results
 from ..models.algorithms import OnlineDistill
 from ..safe_load import safe_load, weights_of
+from .completion import is_called
 from .config import load_config
 from .stored_config import read_stored_config
 from .student_config import default_scope, without_initial_weights
@@ -65,10 +66,33 @@ def class_names(stored: dict) -> Sequence[str] | None:
 
 def build_trained(stored: dict, cfg: dict) -> OnlineDistill:
     """The algorithm with the checkpoint's weights, ready to predict."""
+    model_cfg = as_when_saved(without_initial_weights(cfg['model']), stored)
     with torch.random.fork_rng(), default_scope(cfg):
-        algorithm = MODELS.build(without_initial_weights(cfg['model']))
+        algorithm = MODELS.build(model_cfg)
     _load_weights(algorithm, stored, 'the checkpoint is of another network than its config')
     return algorithm.eval()
+
+
+def as_when_saved(model_cfg: dict, stored: dict) -> dict:
+    """The config of a checkpoint's model, with the defaults of the time that it was saved.
+
+    ``MFEFDistiller`` once had attention, and no enhanced classifiers, where its config did not say.
+
+    Example:
+        >>> model = dict(distiller=dict(type='MFEFDistiller'))
+        >>> as_when_saved(model, dict(state_dict={'distiller.fused_classifier.head.fc.bias': 0}))
+        {'distiller': {'type': 'MFEFDistiller', 'enhanced_head': None}}
+    """
+    distiller = model_cfg.get('distiller') or {}
+    if not is_called(distiller.get('type'), 'MFEFDistiller'):
+        return model_cfg
+    parts = {name.split('.')[1] for name in weights_of(stored) if name.startswith('distiller.')}
+    then: dict = {}
+    if parts and 'enhanced_heads' not in parts:
+        then['enhanced_head'] = None
+    if 'attention' in parts:
+        then['attention'] = dict(type='DualAttentionConnector')
+    return type(model_cfg)({**model_cfg, 'distiller': {**then, **distiller}})
 
 
 def validation_record(checkpoint: Path, stored: dict) -> tuple[History, Path]:
@@ -95,11 +119,12 @@ def check_model(cfg: Config) -> nn.Module:
             checkpoint, or the run that is to be resumed has another seed.
         ValueError, TypeError, KeyError: What is wrong with the config of the model.
     """
-    model = _built(cfg.model)
     path = cfg.get('load_from')
     if not path:
-        return model
+        return _built(cfg.model)
     stored = _read(path)
+    cfg.model = as_when_saved(cfg.model, stored)
+    model = _built(cfg.model)
     _load_weights(model, stored, f'{path} is not a checkpoint of the model in this config')
     if cfg.get('resume') and 'config' in stored.get('meta', {}):
         raise ValueError(

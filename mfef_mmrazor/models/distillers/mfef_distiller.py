@@ -32,7 +32,7 @@ class MFEFDistiller(OnlineDistiller):
           + w\,\mathrm{KD}_\tau(\mathrm{sg}\,z_f \to z'_i)\}
 
     The last line is of the enhanced classifiers, with which each student's more informative map
-    teaches the student itself; ``enhanced_head=None`` leaves it out.
+    teaches the student itself. What the defaults were chosen by is in the same file.
     The students' own cross-entropies are not repeated here: their heads compute them. w is the
     ramp-up. A student's own path is left alone, so that what is deployed is the plain network.
 
@@ -42,7 +42,7 @@ class MFEFDistiller(OnlineDistiller):
         num_classes: K.
         multi_scale: Config of the multi-scale feature extraction, one module a student; None for
             none.
-        attention: Config of the dual attention, one module a student; None for none.
+        attention: Config of the dual attention, one module a student; None (the default) for none.
         fusion: Config of the feature fusion; None to average the maps instead.
         head: Config of the fused classifier and its loss.
         enhanced_head: Config of each student's enhanced classifier and its loss; None for none.
@@ -73,11 +73,11 @@ class MFEFDistiller(OnlineDistiller):
         >>> from mfef_mmrazor.models import MFEFDistiller
         >>> mfef = MFEFDistiller(in_channels=64, num_classes=100)
         >>> sum(p.numel() for p in mfef.parameters())
-        46948
+        58588
         >>> records = dict(logits=[torch.randn(4, 100) for _ in range(2)],
         ...                feature=[torch.rand(4, 64, 8, 8) for _ in range(2)])
         >>> sorted(mfef.compute_distill_losses(records, torch.tensor([1, 2, 3, 4])))
-        ['loss_ensemble', 'loss_fused', 'loss_transfer']
+        ['loss_enhanced', 'loss_ensemble', 'loss_fused', 'loss_guide', 'loss_self', 'loss_transfer']
     """
 
     renamed_weights = FusedClassifier.RENAMED
@@ -88,10 +88,10 @@ class MFEFDistiller(OnlineDistiller):
         in_channels: int | Sequence[int],
         num_classes: int,
         multi_scale: dict | None = dict(type='MultiScaleConnector'),
-        attention: dict | None = dict(type='DualAttentionConnector'),
+        attention: dict | None = None,
         fusion: dict | None = dict(type='FeatureFusionConnector'),
         head: dict = dict(type='mmpretrain.LinearClsHead'),
-        enhanced_head: dict | None = None,
+        enhanced_head: dict | None = dict(type='mmpretrain.LinearClsHead'),
         loss_transfer: dict | None = dict(type='KLDivergence'),
         loss_ensemble: dict | None = dict(type='EnsembleKLDivergence'),
         loss_self: dict | None = dict(type='KLDivergence'),

@@ -66,12 +66,14 @@ def test_every_student_has_its_loss_and_every_weight_a_gradient(number):
     model = online(number)
     losses = model.loss(*batch())
     assert list(losses) == [f'student{i}.loss' for i in range(number)] + [
-        f'distill.loss_{name}' for name in ('fused', 'ensemble', 'transfer')
+        f'distill.loss_{name}'
+        for name in ('fused', 'ensemble', 'transfer', 'enhanced', 'self', 'guide')
     ]
     total(losses).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     names = [f'student{i}' for i in range(number)]
-    assert list(model.predict_all(*batch())) == [*names, 'ensemble', 'fused']
+    enhanced = [*(f'enhanced{i}' for i in range(number)), 'enhanced_ensemble']
+    assert list(model.predict_all(*batch())) == [*names, 'ensemble', 'fused', *enhanced]
 
 
 def test_the_students_own_losses_are_those_they_compute_alone():
@@ -140,7 +142,7 @@ def test_without_distillation_students_train_bit_for_bit_as_they_do_alone():
     model = online(
         detach_features=True,
         loss_ensemble=off,
-        loss_transfer=dict(type='KLDivergence', loss_weight=0.0),
+        **{name: dict(loss_weight=0.0) for name in ('loss_transfer', 'loss_self', 'loss_guide')},
     )
     alone = [build(student()) for _ in range(2)]
     for network, own in zip(alone, model.students, strict=True):
@@ -186,7 +188,7 @@ def test_stopped_distillation_is_zero_and_still_reaches_every_weight():
     model = online()
     model.distillation_stopped = True
     losses = model.loss(*batch())
-    assert [losses[k].item() for k in losses if k.startswith('distill')] == [0, 0, 0]
+    assert [losses[k].item() for k in losses if k.startswith('distill')] == [0] * 6
     total(losses).backward()
     assert all(p.grad is not None for p in model.parameters())
     assert not any(p.grad.any() for p in model.distiller.parameters())
@@ -252,13 +254,14 @@ def test_deployed_student_is_the_plain_network_bit_for_bit():
 
 
 def test_weights_of_another_architecture_are_refused():
-    model, other = online(), online(attention=None)
-    online(seed=1).load_state_dict(model.state_dict())
+    attended = dict(attention=dict(type='DualAttentionConnector'))
+    model, other = online(**attended), online()
+    online(seed=1, **attended).load_state_dict(model.state_dict())
     with pytest.raises(ValueError, match='unexpected: distiller.attention.0.gates.0.mlp.0.bias'):
         other.load_state_dict(model.state_dict())
     with pytest.raises(ValueError, match='missing: distiller.attention.0.gates.0.mlp.0.bias'):
         model.load_state_dict(other.state_dict())
-    narrow = online(multi_scale=dict(scales=2))
+    narrow = online(multi_scale=dict(scales=2), **attended)
     with pytest.raises(ValueError, match=r'convs.0.conv.weight \(16, 16, 3, 3\) instead of \(32, '):
         narrow.load_state_dict(model.state_dict())
 

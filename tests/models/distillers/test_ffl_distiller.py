@@ -39,7 +39,7 @@ def test_the_fused_classifier_and_the_students_teach_each_other(students, epoch)
 @pytest.mark.parametrize('students', [2, 3, 4])
 def test_it_is_mfef_whose_connectors_do_nothing(students, epoch):
     epoch(40)
-    mfef = ffl(students, MFEFDistiller, attention=dict(reduction=4))
+    mfef = ffl(students, MFEFDistiller, attention=dict(reduction=4), enhanced_head=None)
     for part in (mfef.multi_scale, mfef.attention):
         for i in range(students):
             part[i] = nn.Identity()
