@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -57,14 +57,19 @@ def run_all(
 
 
 def run_here(runs: Sequence[Run], work_dir: Path, jobs: int) -> Iterator[tuple[Run, bool]]:
-    """Run them on this machine; gives each run, and whether it finished."""
+    """Run them on this machine; gives each run that ended, and whether it finished."""
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // jobs)))
     gpus: SimpleQueue[int | None] = SimpleQueue()
     for job in range(jobs):
         gpus.put(job % torch.cuda.device_count() if torch.cuda.is_available() else None)
     with ThreadPoolExecutor(jobs) as pool:
         run_one = partial(_run_in_process, _context(), gpus, work_dir)
-        yield from zip(runs, pool.map(run_one, runs), strict=True)
+        started = {pool.submit(run_one, run): run for run in runs}
+        try:
+            for ended in as_completed(started):
+                yield started[ended], ended.result()
+        finally:  # also when the command is interrupted
+            pool.shutdown(cancel_futures=True)
 
 
 def _context() -> multiprocessing.context.BaseContext:
