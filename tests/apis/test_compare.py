@@ -82,7 +82,7 @@ def test_the_report_is_of_the_runs(compared):
     table = (compared / 'table.md').read_text()
     assert '| mfef | 2 |' in table and '| plain | 2 |' in table and '| 78,042 |' in table
     rows = (compared / 'runs.csv').read_text().splitlines()
-    assert len(rows) == 1 + 2 * 2 * 6  # methods, seeds, predictors and their summaries
+    assert len(rows) == 1 + 2 * 2 * 9  # methods, seeds, predictors and their summaries
     assert (compared / 'accuracy.png').read_bytes().startswith(b'\x89PNG')
 
 
