@@ -91,12 +91,15 @@ def run_row(name: str, tests: str, limit: int) -> dict:
             return subprocess.run(
                 [str(part) for part in command],
                 cwd=ROOT, stdout=log, stderr=log, timeout=limit,
-                env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': ''},
+                env={
+                    **os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': '',
+                    'PYTHONWARNINGS': 'ignore::SyntaxWarning',  # of packages' first import
+                },
             ).returncode  # fmt: skip
 
         try:
             call(interpreter(version), '-m', 'venv', environment)
-            for packages in (*installs, 'pytest'):
+            for packages in (*installs, 'pytest tensorboard'):
                 if call(python, '-m', 'pip', 'install', '-q', '--no-compile', *packages.split()):
                     return dict(result, outcome=f'pip install {packages} failed')
             versions = subprocess.check_output([python, '-c', VERSIONS], text=True)

@@ -19,15 +19,16 @@ SMALL = {
 }
 
 
-def trained(work_dir, method):
+def trained(work_dir, method, **options):
     path = CONFIGS / f'{method}/{method}_resnet8-x2_1xb32-20e_digits.py'
-    train(load_config(path, work_dir, SMALL, seed=0))
+    train(load_config(path, work_dir, {**SMALL, **options}, seed=0))
     return work_dir / 'epoch_1.pth'
 
 
 @pytest.fixture(scope='module')
 def mfef(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp('mfef'), 'mfef')
+    attention = {'model.distiller.attention': dict(type='DualAttentionConnector')}
+    return trained(tmp_path_factory.mktemp('mfef'), 'mfef', **attention)
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ SMALL = {
     'test_dataloader.dataset.indices': 100,
     'train_cfg.max_epochs': 2,
 }
-NAMES = ['student0', 'student1', 'ensemble', 'fused']
+ENHANCED = ['enhanced0', 'enhanced1', 'enhanced_ensemble']
+NAMES = ['student0', 'student1', 'ensemble', 'fused', *ENHANCED]
 
 
 def config(work_dir, seed=0, amp=False, path=CONFIG, **options):
@@ -52,7 +53,7 @@ def test_a_run_leaves_results_and_a_picture(finished):
     losses = found['training_losses']
     for name, value in losses.items():  # 40 images are two steps
         assert value == pytest.approx(float(logged[f'train/{name}'][0][-2:].mean()), abs=1e-4)
-    assert losses.pop('loss') == pytest.approx(sum(losses.values()), abs=1e-3) and len(losses) == 5
+    assert losses.pop('loss') == pytest.approx(sum(losses.values()), abs=1e-3) and len(losses) == 8
     assert found['versions']['torch'] and found['peak_memory_mb'] > 100
     assert (finished / 'curves.png').read_bytes().startswith(b'\x89PNG')
 
@@ -241,9 +242,9 @@ def test_one_student_only_and_other_classes(tmp_path, capsys):
 def test_a_checkpoint_of_another_architecture_changes_nothing(finished, tmp_path, capsys):
     before = {path: path.read_bytes() for path in finished.rglob('*') if path.is_file()}
     with pytest.raises(SystemExit), user_errors():
-        train(config(finished, model__distiller__attention=None), resume=True)
+        train(config(finished, model__distiller__enhanced_head=None), resume=True)
     error = capsys.readouterr().err
-    assert 'unexpected: distiller.attention.0.gates.0.mlp.0.bias' in error
+    assert 'unexpected: distiller.enhanced_heads.0.fc.bias' in error
     with pytest.raises(SystemExit), user_errors():
         score(config(finished, model__distiller__multi_scale__scales=2), finished / 'epoch_2.pth')
     error = capsys.readouterr().err
@@ -275,8 +276,8 @@ def test_the_tools_from_another_folder(tmp_path):
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    *_, fused, _, json_path, png_path = run.stdout.splitlines()
-    assert 'fused' in fused
+    *_, last, _, json_path, png_path = run.stdout.splitlines()
+    assert 'enhanced_ensemble' in last
     assert [json_path, png_path] == [
         str(tmp_path / 'run' / f) for f in ('results.json', 'curves.png')
     ]

@@ -29,9 +29,7 @@ def epoch():
     hub.update_info('epoch', 0)
 
 
-def mfef(
-    in_channels=16, num_classes=5, attention=dict(reduction=4), enhanced_head=None, **options
-):
+def mfef(in_channels=16, num_classes=5, attention=dict(reduction=4), enhanced_head=None, **options):
     torch.manual_seed(0)
     distiller = MFEFDistiller(
         in_channels, num_classes, attention=attention, enhanced_head=enhanced_head, **options
