@@ -10,7 +10,5 @@ model = dict(
     type='OnlineDistill',
     data_preprocessor=_base_.data_preprocessor,
     students=[_base_.student, _base_.student],
-    distiller=dict(
-        type='DCCLDistiller', in_channels=[16, 32, 64], num_classes=10, ramp_up_epochs=5
-    ),
+    distiller=dict(type='DCCLDistiller', in_channels=[16, 32, 64], ramp_up_epochs=5),
 )

@@ -18,5 +18,5 @@ model = dict(
     type='OnlineDistill',
     data_preprocessor=_base_.data_preprocessor,
     students=[student, student, student],
-    distiller=dict(type='DKELDistiller', in_channels=64, num_classes=100),
+    distiller=dict(type='DKELDistiller'),
 )

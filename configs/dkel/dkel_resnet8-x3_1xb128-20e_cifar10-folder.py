@@ -15,7 +15,5 @@ model = dict(
     type='OnlineDistill',
     data_preprocessor=_base_.data_preprocessor,
     students=[_base_.student, _base_.student, _base_.student],
-    distiller=dict(
-        type='DKELDistiller', in_channels=64, num_classes=10, momentum=0.005, ramp_up_epochs=5
-    ),
+    distiller=dict(type='DKELDistiller', momentum=0.005, ramp_up_epochs=5),
 )

@@ -14,5 +14,5 @@ model = dict(
     data_preprocessor=_base_.data_preprocessor,
     students=[student, student],
     shared_stages=2,  # conv1 and the first two of three stages
-    distiller=dict(type='FFLDistiller', in_channels=64, num_classes=100),
+    distiller=dict(type='FFLDistiller'),
 )

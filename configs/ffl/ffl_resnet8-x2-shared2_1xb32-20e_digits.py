@@ -11,5 +11,5 @@ model = dict(
     data_preprocessor=_base_.data_preprocessor,
     students=[_base_.student, _base_.student],
     shared_stages=2,
-    distiller=dict(type='FFLDistiller', in_channels=64, num_classes=10, ramp_up_epochs=5),
+    distiller=dict(type='FFLDistiller', ramp_up_epochs=5),
 )

@@ -16,7 +16,6 @@ model = dict(
     distiller=dict(
         type='FFSDDistiller',
         in_channels=[96, 120, 132],
-        num_classes=100,
         recorders=dict(
             stage1=dict(type='ModuleOutputs', source='backbone.stages.0'),
             stage2=dict(type='ModuleOutputs', source='backbone.stages.1'),

@@ -16,7 +16,6 @@ model = dict(
     distiller=dict(
         type='FFSDDistiller',
         in_channels=[128, 256, 512],
-        num_classes=100,
         recorders=dict(
             stage1=dict(type='ModuleOutputs', source='backbone.features.5'),
             stage2=dict(type='ModuleOutputs', source='backbone.features.9'),

@@ -13,5 +13,5 @@ model = dict(
     type='OnlineDistill',
     data_preprocessor=_base_.data_preprocessor,
     students=[student, student],
-    distiller=dict(type='MCLDistiller', in_channels=64),
+    distiller=dict(type='MCLDistiller'),
 )

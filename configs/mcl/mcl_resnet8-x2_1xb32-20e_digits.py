@@ -10,5 +10,5 @@ model = dict(
     type='OnlineDistill',
     data_preprocessor=_base_.data_preprocessor,
     students=[_base_.student, _base_.student],
-    distiller=dict(type='MCLDistiller', in_channels=64),
+    distiller=dict(type='MCLDistiller'),
 )

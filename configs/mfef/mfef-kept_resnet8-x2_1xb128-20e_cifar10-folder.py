@@ -10,6 +10,7 @@ student.neck = [
 model = dict(
     students=[student, student],
     distiller=dict(
+        in_channels=64,
         multi_scale=None,
         attention=None,
         recorders=dict(feature=dict(type='ModuleOutputs', source='neck.0')),

@@ -18,5 +18,5 @@ model = dict(
     type='OnlineDistill',
     data_preprocessor=_base_.data_preprocessor,
     students=[first, second],
-    distiller=dict(type='MFEFDistiller', in_channels=[1280, 64], num_classes=10, ramp_up_epochs=5),
+    distiller=dict(type='MFEFDistiller', ramp_up_epochs=5),
 )

@@ -18,7 +18,5 @@ model = dict(
     type='OnlineDistill',
     data_preprocessor=_base_.data_preprocessor,
     students=[first, second],
-    distiller=dict(
-        type='MFEFDistiller', in_channels=[512, 1280], num_classes=1000, ramp_up_epochs=25
-    ),
+    distiller=dict(type='MFEFDistiller', ramp_up_epochs=25),
 )

@@ -25,7 +25,5 @@ model = dict(
     type='OnlineDistill',
     data_preprocessor=_base_.data_preprocessor,
     students=[student, student],
-    distiller=dict(
-        type='MFEFDistiller', in_channels=512, num_classes=num_classes, ramp_up_epochs=25
-    ),
+    distiller=dict(type='MFEFDistiller', ramp_up_epochs=25),
 )

@@ -10,5 +10,5 @@ model = dict(
     type='OnlineDistill',
     data_preprocessor=_base_.data_preprocessor,
     students=[_base_.student, _base_.student],
-    distiller=dict(type='MFEFDistiller', in_channels=512, num_classes=1000, ramp_up_epochs=25),
+    distiller=dict(type='MFEFDistiller', ramp_up_epochs=25),
 )

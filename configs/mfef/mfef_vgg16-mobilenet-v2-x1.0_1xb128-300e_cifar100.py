@@ -19,5 +19,5 @@ model = dict(
     type='OnlineDistill',
     data_preprocessor=_base_.data_preprocessor,
     students=[first, second],
-    distiller=dict(type='MFEFDistiller', in_channels=[512, 1280], num_classes=100),
+    distiller=dict(type='MFEFDistiller'),
 )

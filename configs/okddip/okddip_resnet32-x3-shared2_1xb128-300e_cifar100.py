@@ -14,5 +14,5 @@ model = dict(
     data_preprocessor=_base_.data_preprocessor,
     students=[student, student, student],
     shared_stages=2,  # conv1 and the first two of three stages
-    distiller=dict(type='OKDDipDistiller', in_channels=64),
+    distiller=dict(type='OKDDipDistiller'),
 )

@@ -27,7 +27,6 @@ from .benchmark_cases import (
     Timer,
     bare_step,
     batch,
-    configs,
     data_config,
     epoch_of,
     kept_megabytes,
@@ -36,6 +35,7 @@ from .benchmark_cases import (
     student,
     summary,
 )
+from .shipped_configs import configs
 from .train import keep_freed_memory
 
 

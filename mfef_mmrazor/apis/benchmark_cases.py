@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from ..engine.optim_wrapper import BFloat16OptimWrapper
 from ..models import OnlineDistill
 from ..models.builder import build
+from .shipped_configs import configs
 
 Case = Callable[[], Any]
 NETWORKS: dict[str, tuple[dict, int]] = {
@@ -212,12 +212,6 @@ def data_config(kind: str, number: int) -> Config:
         else:
             loader.dataset = dict(pictures, pipeline=data.pipeline)
     return cfg
-
-
-def configs() -> Path:
-    """The shipped configs, of the repository or of the installed package."""
-    package = Path(__file__).parents[1]
-    return next(x for x in (package.parent / 'configs', package / '.mim/configs') if x.is_dir())
 
 
 def epoch_of(cfg: Config, device: str) -> Case:

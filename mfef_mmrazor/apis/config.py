@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from ..models.builder import nearest
 from .completion import complete_loops, duplicate_keys, is_called
 from .config_keys import KNOWN_KEYS, check_keys
+from .shipped_configs import successor
 
 
 def load_config(
@@ -33,18 +34,20 @@ def load_config(
         launcher: mmengine's launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, or one of its bases is not there.
         KeyError: A key looks misspelt, or an option belongs to no part of the config.
         ValueError: The file is not valid Python, or uses a name that it does not set; or two of
             its bases set the same key; or ``amp`` is asked for, but the config has an optimizer
             wrapper of its own.
     """
     if not Path(config).is_file():
-        raise FileNotFoundError(f'config file not found: {config}')
+        raise FileNotFoundError(f'config file not found: {config}{successor(str(config))}')
     try:
         cfg = Config.fromfile(config)
     except (SyntaxError, NameError) as error:
         raise ValueError(f'{config}: {error}') from None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{config}: {error}{successor(str(error))}') from None
     except KeyError as error:
         raise duplicate_keys(config, error) from None
     check_options(cfg_options or {}, cfg)
