@@ -1,0 +1,3 @@
+_base_ = ['../mfef_resnet8-x2_1xb128-20e_cifar10-folder.py']
+
+model = dict(distiller=dict(fusion=None))

@@ -1,8 +1,0 @@
-_base_ = ['../mfef_resnet8-x2_1xb128-20e_cifar10-folder.py']
-
-model = dict(
-    distiller=dict(
-        attention=None,
-        enhanced_head=dict(type='mmpretrain.LinearClsHead'),
-    )
-)

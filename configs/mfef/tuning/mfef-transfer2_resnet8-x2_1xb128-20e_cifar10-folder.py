@@ -1,3 +1,0 @@
-_base_ = ['../mfef_resnet8-x2_1xb128-20e_cifar10-folder.py']
-
-model = dict(distiller=dict(loss_transfer=dict(type='KLDivergence', loss_weight=2.0)))
