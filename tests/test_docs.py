@@ -1,9 +1,9 @@
 """What the documentation says works as it is written there."""
 
-import importlib
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +27,12 @@ def code_blocks(page, language='python'):
 def test_a_method_of_ones_own_trains(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    method, config = code_blocks('adding_a_method.md')
+    method, config, test = code_blocks('adding_a_method.md')
     Path('median_distiller.py').write_text(method)
+    exec(
+        f'{test}\ntest_the_losses_are_those_of_the_formula()',
+        vars(import_module('median_distiller')),
+    )
     Path('median_digits.py').write_text(config.replace('CONFIGS', str(ROOT / 'configs')))
     runner = train(load_config('median_digits.py', 'run', SMALL, seed=0))
     hub = runner.message_hub.log_scalars
@@ -59,7 +63,7 @@ def test_the_tutorial_runs_to_the_digit_at_its_end(monkeypatch):
     nbformat = pytest.importorskip('nbformat')
     short = (ROOT / 'docs/tutorial.ipynb').read_text().replace('EPOCHS = 10', 'EPOCHS = 2')
     notebook = nbformat.reads(short, as_version=4)
-    importlib.import_module('run_notebook').run(notebook)
+    import_module('run_notebook').run(notebook)
     printed = [out for out in notebook.cells[-2].outputs if out.output_type == 'stream']
     assert printed[-1].text.startswith('the digit is a ')
     pictures = [out for cell in notebook.cells for out in cell.get('outputs', ())]

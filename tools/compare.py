@@ -1,6 +1,7 @@
 """Train configs over several seeds and compare them, or report on stored runs."""
 
 import argparse
+from pathlib import Path
 
 from mmengine.config import DictAction
 
@@ -19,7 +20,9 @@ def main() -> None:
         'configs', nargs='*', help='config files, <method>_<network>_<recipe>_<data>.py'
     )
     parser.add_argument('--seeds', type=seed_range, default=seed_range('0-4'), help='0-4 or 0,2,5')
-    parser.add_argument('--work-dir', help='folder for the runs and the report')
+    parser.add_argument(
+        '--work-dir', help='folder for the runs and the report; needed to train'
+    )
     parser.add_argument('--baseline', help='method the others are compared with (the first)')
     parser.add_argument(
         '--jobs', '--runs-at-once', type=int, metavar='N',
@@ -71,19 +74,22 @@ def main() -> None:
         parser.error('give configs and --work-dir, or --report DIR alone')
     if args.launcher == 'local' and (args.partition or args.sbatch):
         parser.error('--partition and --sbatch go with --launcher slurm')
+    if not (args.report or args.work_dir):
+        parser.error('--work-dir is missing')
     with user_errors():
         if args.report:
             report(args.report, args.baseline)
-            return
-        if not args.work_dir:
-            parser.error('--work-dir is missing')
-        swept = args.sweep or args.select_on
-        sweep = Sweep(args.sweep or {}, args.sweep_seeds, args.untuned) if swept else None
-        slurm = Slurm(args.partition, args.gpus_per_run, args.sbatch)
-        compare(
-            args.configs, args.seeds, args.work_dir, args.baseline, args.jobs, args.allow,
-            args.cfg_options, sweep, args.dry_run, slurm if args.launcher == 'slurm' else None,
-        )  # fmt: skip
+        else:
+            swept = args.sweep or args.select_on
+            sweep = Sweep(args.sweep or {}, args.sweep_seeds, args.untuned) if swept else None
+            slurm = Slurm(args.partition, args.gpus_per_run, args.sbatch)
+            compare(
+                args.configs, args.seeds, args.work_dir, args.baseline, args.jobs, args.allow,
+                args.cfg_options, sweep, args.dry_run, slurm if args.launcher == 'slurm' else None,
+            )  # fmt: skip
+    if not args.dry_run:
+        for name in ('table.md', 'report.html'):
+            print(Path(args.report or args.work_dir, name))
 
 
 if __name__ == '__main__':

@@ -213,7 +213,13 @@ class OnlineDistill(BaseAlgorithm):
         _, records = self._run_students(inputs, data_samples, mode='tensor')
         logits = {f'student{i}': z for i, z in enumerate(records['logits'])}
         logits['ensemble'] = ensemble_logits(records['logits'])
-        return {**logits, **self.distiller.auxiliary_logits(records)}
+        auxiliary = self.distiller.auxiliary_logits(records)
+        if not isinstance(auxiliary, dict):
+            raise TypeError(
+                f'{type(self.distiller).__name__}.auxiliary_logits returned a '
+                f'{type(auxiliary).__name__}, expected a dict of logits by name'
+            )
+        return {**logits, **auxiliary}
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
         """Depth of a parameter in its network, and the network's depth.
