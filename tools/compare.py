@@ -20,9 +20,7 @@ def main() -> None:
         'configs', nargs='*', help='config files, <method>_<network>_<recipe>_<data>.py'
     )
     parser.add_argument('--seeds', type=seed_range, default=seed_range('0-4'), help='0-4 or 0,2,5')
-    parser.add_argument(
-        '--work-dir', help='folder for the runs and the report; needed to train'
-    )
+    parser.add_argument('--work-dir', help='folder for the runs and the report; needed to train')
     parser.add_argument('--baseline', help='method the others are compared with (the first)')
     parser.add_argument(
         '--jobs', '--runs-at-once', type=int, metavar='N',
