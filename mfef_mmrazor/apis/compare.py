@@ -16,6 +16,7 @@ from .comparison import (
     read_config,
     run_folder,
     write_comparison,
+    write_config,
 )
 from .completion import is_scored
 from .conditions import check_conditions, differences
@@ -138,9 +139,7 @@ def compare_all(
     runs = [(entry.name, seed) for seed in seeds for entry in configs]
     with locked(work_dir):
         for entry, cfg in configs.items():
-            path = config_file(work_dir, entry.name)
-            path.parent.mkdir(exist_ok=True, parents=True)
-            cfg.dump(path)
+            write_config(work_dir, entry.name, cfg)
         write_comparison(work_dir, everything)
         failed = run_all(runs, work_dir, jobs, slurm)
         try:

@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.fileio import dump
 
+from ..engine.checkpoint_files import write_atomically
 from ..engine.results import write_json
 from .config import load_config
 
@@ -60,8 +62,20 @@ def is_finished(work_dir: Path, name: str, seed: int) -> bool:
 
 
 def config_file(work_dir: Path, name: str) -> Path:
-    """The config that an entry's runs were made with."""
-    return work_dir / 'configs' / f'{name}.py'
+    """The config that an entry's runs were made with; in work dirs of earlier versions Python."""
+    earlier = work_dir / 'configs' / f'{name}.py'
+    return earlier if earlier.is_file() else earlier.with_suffix('.yaml')
+
+
+def write_config(work_dir: Path, name: str, cfg: Config) -> None:
+    """Keep an entry's config in the work dir.
+
+    It is YAML and not JSON, in which tuples would become lists.
+    """
+    text = dump(cfg.to_dict(), file_format='yaml', sort_keys=False, default_flow_style=None)
+    path = work_dir / 'configs' / f'{name}.yaml'
+    write_atomically(path, text.encode())
+    path.with_suffix('.py').unlink(missing_ok=True)
 
 
 def read_config(path: Path, options: dict) -> Config:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mfef_mmrazor.apis import compare, report, user_errors
 
@@ -99,6 +100,26 @@ def test_finished_runs_are_not_run_again(compared, configs, capfd):
     compare(configs, [0, 1], compared, cfg_options=SMALL)
     assert '4 runs, 4 of them finished before' in capfd.readouterr().out
     assert [p.stat().st_mtime_ns for p in compared.glob('runs/*/*/results.json')] == stamps
+
+
+def test_a_work_dir_of_an_earlier_version_goes_on(compared, configs, tmp_path, capfd):
+    """Its configs are Python, and say what they now leave to the students' heads."""
+    work_dir = tmp_path / 'earlier'
+    shutil.copytree(compared, work_dir)
+    for path in sorted(work_dir.glob('configs/*')):
+        cfg = Config.fromfile(path)
+        cfg.model.distiller.update(in_channels=64, num_classes=10)
+        cfg.dump(path.with_suffix('.py'))
+        path.unlink()
+    report(work_dir)
+    for name in REPORT:
+        assert (work_dir / name).read_bytes() == (compared / name).read_bytes()
+    compare(configs, [0, 1], work_dir, cfg_options=SMALL)
+    assert '4 runs, 4 of them finished before' in capfd.readouterr().out
+    for name in ('mfef.yaml', 'plain.yaml'):
+        stored = work_dir / 'configs' / name
+        assert stored.read_bytes() == (compared / 'configs' / name).read_bytes()
+    assert not list(work_dir.glob('configs/*.py'))
 
 
 def test_a_run_that_was_cut_off_goes_on(configs, tmp_path):

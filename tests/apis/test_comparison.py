@@ -1,13 +1,16 @@
-"""What config files are called in a comparison."""
+"""What config files are called in a comparison, and how they are kept."""
 
 import pytest
+from mmengine.config import Config
 
 from mfef_mmrazor.apis.comparison import (
     Comparison,
     Entry,
+    config_file,
     name_entries,
     read_comparison,
     write_comparison,
+    write_config,
 )
 
 X2 = '{}_resnet8-x2_1xb32-20e_digits.py'
@@ -59,3 +62,12 @@ def test_what_is_compared_is_read_back(tmp_path):
     (tmp_path / 'comparison.json').write_text('{"methods": ["a", "b"], "baseline": "a"}')
     old = read_comparison(tmp_path)
     assert [entry.name for entry in old.entries] == ['a', 'b'] and old.baseline == 'a'
+
+
+def test_a_config_is_kept_as_it_was(tmp_path):
+    kept = dict(z=(1, 2), a=[0.1, 1e-5, None, True], b={3: 'no', 'x.y': 'é: {{'}, empty={}, t=())
+    write_config(tmp_path, 'vgg8_digits/mfef-tau=2.0', Config(dict(b=kept, a=kept)))
+    (path,) = (tmp_path / 'configs').rglob('*.*')
+    assert path == config_file(tmp_path, 'vgg8_digits/mfef-tau=2.0') and path.suffix != '.py'
+    found = Config.fromfile(path).to_dict()
+    assert repr(found) == repr(dict(b=kept, a=kept))  # types and order too

@@ -109,7 +109,7 @@ def test_the_best_setting_is_compared(tmp_path):
         scores[setting['options'][TAU]] = score
     best = max(scores, key=scores.get)
     assert [s['chosen'] for s in found['settings']] == [True, best == 2.0, best == 3.0]
-    assert read_config(tmp_path / 'configs/dml.py', {}).model.distiller.tau == best
+    assert read_config(tmp_path / 'configs/dml.yaml', {}).model.distiller.tau == best
     log = (tmp_path / 'runs/dml/seed5/run.log').read_text()
     assert f'tau={best}' in log and 'KFoldDataset' not in log
     table = (tmp_path / 'table.md').read_text()

@@ -52,7 +52,7 @@ def grid(tmp_path_factory):
         for method, source in zip(METHODS, sources, strict=True):
             name = f'{block}/{method}'
             shutil.copytree(STORED / 'runs' / source, work_dir / 'runs' / name)
-            shutil.copy(STORED / f'configs/{source}.py', work_dir / f'configs/{name}.py')
+            shutil.copy(STORED / f'configs/{source}.yaml', work_dir / f'configs/{name}.yaml')
             entries.append(dict(name=name, method=method, block=block, config=f'{method}.py'))
     content = dict(version=2, baseline='independent', entries=entries)
     (work_dir / 'comparison.json').write_text(json.dumps(content))
