@@ -230,7 +230,10 @@ class OnlineDistill(BaseAlgorithm):
                 continue
             try:
                 return student.get_layer_depth(param_name.removeprefix(prefix))
-            except (NotImplementedError, AttributeError):  # mmpretrain's own answer for many networks
+            except (
+                NotImplementedError,
+                AttributeError,
+            ):  # mmpretrain's own answer for many networks
                 network = getattr(student, 'backbone', student)
                 raise ValueError(
                     f'layer-wise learning rate decay: {type(network).__name__} of '
