@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
@@ -59,3 +60,19 @@ def test_two_processes_train_and_score_exactly_as_one_scores(tmp_path):
 def test_without_arguments_they_say_how_they_are_used(tmp_path, name):
     done = start(tmp_path, ROOT / 'tools' / name)
     assert done.returncode == 2 and f'{name} CONFIG' in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason='it works on GPUs')
+def test_sync_bn_on_cpus_is_refused_before_the_training(tmp_path):
+    """torch would end it with a traceback; one process trains, with plain batch norm."""
+    options = [*OPTIONS, 'sync_bn=torch']
+    two = start(tmp_path, ROOT / 'tools/dist_train.sh', CONFIG, 2, '--work-dir', 'two', *options)
+    said = [line for line in two.stderr.splitlines() if line.startswith('error: ')]
+    assert len(said) == 2 and all("sync_bn='torch'" in line for line in said), two.stderr
+    assert two.returncode and 'SyncBatchNorm layers' not in two.stderr
+    assert not (tmp_path / 'two').exists()
+    one = start(tmp_path, sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir', 'one',
+                *options)  # fmt: skip
+    assert one.returncode == 0, one.stderr
+    assert (tmp_path / 'one/results.json').is_file()

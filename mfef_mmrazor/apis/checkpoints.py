@@ -121,10 +121,10 @@ def check_model(cfg: Config) -> nn.Module:
     """
     path = cfg.get('load_from')
     if not path:
-        return _built(cfg.model)
+        return _built(cfg.model, cfg)
     stored = _read(path)
     cfg.model = as_when_saved(cfg.model, stored)
-    model = _built(cfg.model)
+    model = _built(cfg.model, cfg)
     _load_weights(model, stored, f'{path} is not a checkpoint of the model in this config')
     if cfg.get('resume') and 'config' in stored.get('meta', {}):
         raise ValueError(
@@ -156,7 +156,7 @@ def check_teacher(cfg: Config) -> None:
         "give a trained network's checkpoint with --cfg-options model.teacher_ckpt=PATH: that of a "
         'config in configs/baseline, or a student from tools/export_student.py'
     )
-    teacher = _built(cfg.model.teacher)
+    teacher = _built(cfg.model.teacher, cfg)
     if not path:
         if 'init_cfg' in cfg.model.teacher or cfg.model.teacher.get('pretrained'):
             return
@@ -168,11 +168,12 @@ def check_teacher(cfg: Config) -> None:
     _load_weights(teacher, stored, f'{path} is not a checkpoint of model.teacher; {hint}')
 
 
-def _built(model_cfg: dict) -> nn.Module:
+def _built(model_cfg: dict, cfg: Config) -> nn.Module:
     logger = MMLogger.get_current_instance()
     handlers, logger.handlers = logger.handlers, []  # maybe the log of an earlier run
     try:
-        with torch.random.fork_rng():  # the run itself starts from the seed, not from here
+        # the run itself starts from the seed, not from here
+        with torch.random.fork_rng(), default_scope(cfg):
             model = MODELS.build(copy.deepcopy(model_cfg))
             if hasattr(model, 'init_weights'):
                 model.init_weights()  # reads the checkpoints in init_cfg

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmpretrain.registry import OPTIMIZERS
+from torch import nn
 
 from ..models.builder import nearest
 from .config import by_iterations, value_at
@@ -74,3 +77,17 @@ def check_folder(path: str | Path) -> None:
     for folder in (Path(path), *Path(path).parents):
         if folder.exists() and not folder.is_dir():
             raise NotADirectoryError(f'{path}: {folder} is a file, expected a folder or nothing')
+
+
+def check_sync_bn(cfg: Config, model: nn.Module) -> None:
+    """Raise a ``ValueError`` for synchronised batch norm in several processes on the CPU.
+
+    torch has it on GPUs only; mmengine takes it back by itself where there is one process. To be
+    called when the processes have met.
+    """
+    wanted = cfg.get('sync_bn') or any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
+    if wanted and get_world_size() > 1 and not torch.cuda.is_available():
+        raise ValueError(
+            f'sync_bn={cfg.get("sync_bn")!r}, or SyncBN in a network, works on GPUs only, and here '
+            f'are {get_world_size()} processes on the CPU: take BN without sync_bn, or one process'
+        )

@@ -28,14 +28,15 @@ from torch.distributed import init_process_group
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-# what Runner.from_cfg reads, and what else OpenMMLab's own configs have at the top level
+# what mmengine's Runner reads, and what else OpenMMLab's own configs have at the top level
 KNOWN_KEYS = {
-    'auto_scale_lr', 'cfg', 'custom_hooks', 'custom_imports', 'data_preprocessor', 'default_hooks',
-    'default_scope', 'env_cfg', 'experiment_name', 'find_unused_parameters', 'launcher',
-    'load_from', 'log_level', 'log_processor', 'model', 'model_wrapper_cfg', 'optim_wrapper',
-    'param_scheduler', 'randomness', 'resume', 'runner_type', 'test_cfg', 'test_dataloader',
-    'test_evaluator', 'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader',
-    'val_evaluator', 'vis_backends', 'visualizer', 'work_dir',
+    'activation_checkpointing', 'auto_scale_lr', 'cfg', 'compile', 'custom_hooks', 'custom_imports',
+    'data_preprocessor', 'default_hooks', 'default_scope', 'efficient_conv_bn_eval', 'env_cfg',
+    'experiment_name', 'find_unused_parameters', 'launcher', 'load_from', 'log_level',
+    'log_processor', 'model', 'model_wrapper_cfg', 'optim_wrapper', 'param_scheduler', 'randomness',
+    'resume', 'runner_type', 'sync_bn', 'test_cfg', 'test_dataloader', 'test_evaluator',
+    'train_cfg', 'train_dataloader', 'val_cfg', 'val_dataloader', 'val_evaluator', 'vis_backends',
+    'visualizer', 'work_dir',
 }  # fmt: skip
 
 LOADER = (
@@ -68,7 +69,7 @@ READ: dict[tuple[str, ...], tuple[Reader, ...]] = {
     ('optim_wrapper',): (OptimWrapper, 'constructor', 'paramwise_cfg'),
     ('optim_wrapper', 'paramwise_cfg'): (
         'bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult',
-        'dwconv_decay_mult', 'flat_decay_mult', 'norm_decay_mult',
+        'dwconv_decay_mult', 'flat_decay_mult', 'layer_decay_rate', 'norm_decay_mult',
     ),
     ('optim_wrapper', 'paramwise_cfg', 'custom_keys', '*'): ('decay_mult', 'lr_mult'),
     ('param_scheduler',): ('convert_to_iter_based',),

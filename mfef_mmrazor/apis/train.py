@@ -13,7 +13,7 @@ from .. import compat
 from ..engine.checkpoint_files import newest_checkpoint
 from ..engine.predictions import check_suffix, keep_predictions, write_predictions
 from .checkpoints import check_model, check_teacher
-from .checks import check_folder, check_training
+from .checks import check_folder, check_sync_bn, check_training
 from .completion import complete_hooks, use_tta
 from .config import by_iterations, use_iterations
 from .config_keys import check_custom_keys
@@ -79,8 +79,11 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
         cfg.load_from = str(newest) if newest else cfg.get('load_from')
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_teacher(cfg)
-    check_custom_keys(cfg, check_model(cfg))
+    model = check_model(cfg)
+    check_custom_keys(cfg, model)
     compat.init_cpu_processes(cfg.get('launcher', 'none'))
+    check_sync_bn(cfg, model)
+    del model  # the runner builds its own
     keep_freed_memory()
     with locked(cfg.work_dir, cfg.get('launcher', 'none')):
         runner = Runner.from_cfg(cfg)
@@ -124,10 +127,10 @@ def test(
     cfg.load_from = str(checkpoint)
     check_data(cfg, 'test_dataloader')
     check_teacher(cfg)
-    check_model(cfg)
+    compat.init_cpu_processes(cfg.get('launcher', 'none'))
+    check_sync_bn(cfg, check_model(cfg))
     if tta:
         use_tta(cfg)
-    compat.init_cpu_processes(cfg.get('launcher', 'none'))
     runner = Runner.from_cfg(cfg)
     if out is None:
         return runner.test()

@@ -1,9 +1,11 @@
 """What is said about a work dir and about numbers of a training that cannot be meant."""
 
 import pytest
+import torch
 from mmengine.config import Config
+from torch import distributed, multiprocessing, nn
 
-from mfef_mmrazor.apis.checks import check_folder, check_training
+from mfef_mmrazor.apis.checks import check_folder, check_sync_bn, check_training
 
 
 def test_a_file_in_the_place_of_the_work_dir(tmp_path):
@@ -30,3 +32,20 @@ def test_numbers_that_cannot_be():
     ):
         with pytest.raises(ValueError, match=message):
             check_training(Config({**parts, **change}))
+
+
+def refused(rank, folder):
+    distributed.init_process_group('gloo', f'file://{folder}/meet', rank=rank, world_size=2)
+    check_sync_bn(Config(), nn.BatchNorm2d(2))
+    for cfg, network in (
+        (Config(dict(sync_bn='torch')), nn.BatchNorm2d(2)),
+        (Config(), nn.Sequential(nn.SyncBatchNorm(2))),
+    ):
+        with pytest.raises(ValueError, match=f'sync_bn={cfg.get("sync_bn")!r}.*2 processes'):
+            check_sync_bn(cfg, network)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='it works on GPUs')
+def test_sync_bn_in_several_processes_on_the_cpu(tmp_path):
+    multiprocessing.spawn(refused, (str(tmp_path),), nprocs=2)
+    check_sync_bn(Config(dict(sync_bn='torch')), nn.SyncBatchNorm(2))  # of one process

@@ -24,6 +24,9 @@ MISSPELT = {  # as an option: what is misspelt, and what it was to be
     'optim_wrapper.paramwise_cfg.custom_keys.distiller.decay_mutl': (
         'custom_keys.distiller', 'decay_mutl', 'decay_mult',
     ),
+    'optim_wrapper.paramwise_cfg.layer_decay_rat': (
+        'paramwise_cfg', 'layer_decay_rat', 'layer_decay_rate',
+    ),
     'optim_wrapper.optimizer.momentm': ('optimizer', 'momentm', 'momentum'),
     'auto_scale_lr.enabled': ('auto_scale_lr', 'enabled', 'enable'),
     'env_cfg.mp_cg.mp_start_method': ('env_cfg', 'mp_cg', 'mp_cfg'),

@@ -236,9 +236,13 @@ class OnlineDistill(BaseAlgorithm):
                 continue
             try:
                 return student.get_layer_depth(param_name.removeprefix(prefix))
-            except NotImplementedError:  # mmpretrain's own answer for many backbones
+            except (
+                NotImplementedError,
+                AttributeError,
+            ):  # mmpretrain's own answer for many networks
+                network = getattr(student, 'backbone', student)
                 raise ValueError(
-                    f'layer-wise learning rate decay: {type(student.backbone).__name__} of '
+                    f'layer-wise learning rate decay: {type(network).__name__} of '
                     f"student{i} does not know its parameters' layers; mmpretrain's transformers, "
                     'ConvNeXt and ResNet-50 do'
                 ) from None

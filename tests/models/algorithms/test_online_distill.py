@@ -7,6 +7,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
 from torch import nn
@@ -595,7 +596,7 @@ def test_views_and_different_networks_have_no_trunk():
         OnlineDistill([student(8), student(14)], MFEF, shared_stages=2)
 
 
-def test_layer_wise_learning_rates_are_those_of_each_network_alone():
+def test_layer_wise_learning_rates_are_those_of_each_network_alone(monkeypatch):
     """With mmpretrain's own constructor; the distiller learns at the full rate."""
     vit = dict(
         type='mmpretrain.ImageClassifier',
@@ -630,5 +631,8 @@ def test_layer_wise_learning_rates_are_those_of_each_network_alone():
     assert {v[0] for k, v in found.items() if k.startswith('distiller.')} == {1.0}
 
     small = online()
+    with pytest.raises(ValueError, match='CifarResNet of student0 does not know'):
+        settings(small)
+    monkeypatch.delattr(ImageClassifier, 'get_layer_depth')  # as TimmClassifier, which has none
     with pytest.raises(ValueError, match='CifarResNet of student0 does not know'):
         settings(small)
