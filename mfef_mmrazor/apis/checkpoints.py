@@ -1,7 +1,8 @@
 """Reads checkpoints, and builds the models that they belong to."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -67,7 +68,7 @@ def class_names(stored: dict) -> Sequence[str] | None:
 def build_trained(stored: dict, cfg: dict) -> OnlineDistill:
     """The algorithm with the checkpoint's weights, ready to predict."""
     model_cfg = as_when_saved(without_initial_weights(cfg['model']), stored)
-    with torch.random.fork_rng(), default_scope(cfg):
+    with torch.random.fork_rng(), default_scope(cfg), unlogged():
         algorithm = MODELS.build(model_cfg)
     _load_weights(algorithm, stored, 'the checkpoint is of another network than its config')
     return algorithm.eval()
@@ -81,7 +82,7 @@ def as_when_saved(model_cfg: dict, stored: dict) -> dict:
     Example:
         >>> model = dict(distiller=dict(type='MFEFDistiller'))
         >>> as_when_saved(model, dict(state_dict={'distiller.fused_classifier.head.fc.bias': 0}))
-        {'distiller': {'type': 'MFEFDistiller', 'enhanced_head': None}}
+        {'distiller': {'enhanced_head': None, 'type': 'MFEFDistiller'}}
     """
     distiller = model_cfg.get('distiller') or {}
     if not is_called(distiller.get('type'), 'MFEFDistiller'):
@@ -169,15 +170,21 @@ def check_teacher(cfg: Config) -> None:
 
 
 def _built(model_cfg: dict, cfg: Config) -> nn.Module:
+    # the run itself starts from the seed, not from here
+    with torch.random.fork_rng(), default_scope(cfg), unlogged():
+        model = MODELS.build(copy.deepcopy(model_cfg))
+        if hasattr(model, 'init_weights'):
+            model.init_weights()  # reads the checkpoints in init_cfg
+        return model
+
+
+@contextmanager
+def unlogged() -> Iterator[None]:
+    """Log nothing: what is built is not what trains, and the log may be of an earlier run."""
     logger = MMLogger.get_current_instance()
-    handlers, logger.handlers = logger.handlers, []  # maybe the log of an earlier run
+    handlers, logger.handlers = logger.handlers, []
     try:
-        # the run itself starts from the seed, not from here
-        with torch.random.fork_rng(), default_scope(cfg):
-            model = MODELS.build(copy.deepcopy(model_cfg))
-            if hasattr(model, 'init_weights'):
-                model.init_weights()  # reads the checkpoints in init_cfg
-            return model
+        yield
     finally:
         logger.handlers = handlers
 

@@ -155,7 +155,10 @@ MISTAKES = {
     'misspelt key': (dict(param_schedulers=[]), "option 'param_schedulers' belongs to no part"),
     'scales': (dict(model__distiller__multi_scale__scales=5), 'scales that fit: [2, 4, 8, 16]'),
     'recorder': (
-        dict(model__distiller__recorders__feature=dict(type='ModuleOutputs', source='bakbone')),
+        dict(
+            model__distiller__recorders__feature=dict(type='ModuleOutputs', source='bakbone'),
+            model__distiller__in_channels=64,
+        ),
         "student0 has no module 'bakbone'; nearest: backbone",
     ),
     'checkpoint not there': (dict(load_from='nowhere.pth'), 'checkpoint not found: nowhere.pth'),

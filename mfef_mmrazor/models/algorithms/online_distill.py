@@ -89,8 +89,7 @@ class OnlineDistill(BaseAlgorithm):
         ...     neck=dict(type='GlobalAveragePooling'),
         ...     head=dict(type='LinearClsHead', num_classes=10, in_channels=64))
         >>> model = OnlineDistill(
-        ...     students=[student, student],
-        ...     distiller=dict(type='MFEFDistiller', in_channels=64, num_classes=10))
+        ...     students=[student, student], distiller=dict(type='FFLDistiller'))
         >>> list(model.predict_all(torch.rand(2, 3, 32, 32)))
         ['student0', 'student1', 'ensemble', 'fused']
     """
