@@ -62,7 +62,7 @@ class BuildWithMim(build_py):
 
     def run(self) -> None:
         super().run()
-        if self.editable_mode:
+        if getattr(self, 'editable_mode', False):  # not in setuptools < 64, which openmim installs
             return
         mim = Path(self.build_lib) / 'mfef_mmrazor' / '.mim'
         shutil.rmtree(mim, ignore_errors=True)

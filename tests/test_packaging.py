@@ -1,5 +1,7 @@
 """What a user gets from `pip install`."""
 
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -54,6 +56,22 @@ def test_the_model_index_lists_every_config_once_under_its_card(wheel):
     }
     (mfef,) = (x for m in metafiles for x in m['Collections'] if x['Name'] == 'MFEF')
     assert mfef['Paper']['URL'] == 'https://arxiv.org/abs/2206.08224'
+
+
+@pytest.mark.slow
+def test_mim_trains_from_the_wheel(wheel, tmp_path):
+    pytest.importorskip('mim')
+    wheel.extractall(tmp_path / 'installed')
+    done = subprocess.run(
+        [sys.executable, '-m', 'mim', 'train', 'mfef_mmrazor',
+         'dml_resnet8-x2_1xb32-20e_digits.py', '--gpus', '0', '--work-dir', 'run', '--cfg-options',
+         'train_dataloader.dataset.train_per_class=4', 'val_dataloader.dataset.indices=50',
+         'train_cfg.max_epochs=1'],
+        cwd=tmp_path, capture_output=True, text=True,
+        env=dict(os.environ, PYTHONPATH=str(tmp_path / 'installed')),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / 'run/results.json').read_text())['history']) == 1
 
 
 def test_core_dependencies_replace_no_part_of_openmmlab(wheel):

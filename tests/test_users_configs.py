@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mmengine
 import mmpretrain
 import numpy as np
 import pytest
@@ -174,14 +175,23 @@ def test_a_notebook_does_the_same(folder, run, predicted, monkeypatch):
 
 
 @pytest.mark.slow
-def test_mmpretrains_own_script_scores_what_was_exported(folder, run, exported):
-    metrics = score(load_config(folder / 'mine.py', folder / 'test'), run)
+def test_mmpretrains_own_scripts_score_a_run_and_what_was_exported(folder, run, exported):
+    metrics = score(load_config(folder / 'mine.py', folder / 'test'), run, folder / 'online.pkl')
     said = start(
         folder, 'test.py', exported / 'student1.py', exported / 'student1.pth',
         '--out', 'pred.pkl', '--work-dir', 'scored',
     )  # fmt: skip
     assert f'accuracy/top1: {metrics["student1.accuracy/top1"]:.4f}' in said
-    assert (folder / 'pred.pkl').is_file()
+    for config, predictions in (
+        (exported / 'student1.py', 'pred.pkl'),
+        (folder / 'mine.py', 'online.student1.pkl'),
+    ):
+        start(folder, 'analysis_tools/confusion_matrix.py', config, predictions, '--out', 'cm.pkl')
+        matrix = mmengine.load(folder / 'cm.pkl')
+        assert matrix.sum() == 10
+        assert matrix.trace() * 10 == pytest.approx(metrics['student1.accuracy/top1'])
+    said = start(folder, 'analysis_tools/get_flops.py', exported / 'student1.py', '--shape', '32')
+    assert re.search(r'Params: 5\.\d+M', said)  # of ViT-tiny's backbone
 
 
 @pytest.mark.slow

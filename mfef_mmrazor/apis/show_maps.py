@@ -206,7 +206,7 @@ def _grad_cams(
         from pytorch_grad_cam import GradCAM
     except ImportError:
         # its own dependency opencv-python-headless would overwrite a part of opencv-python
-        print_log('no Grad-CAM: pip install --no-deps grad-cam ttach tqdm', logger='current')
+        print_log('no Grad-CAM: pip install --no-deps "grad-cam<1.5" ttach tqdm', logger='current')
         return {}
     targets = {f'student{i}': getattr(algorithm.students[i], 'backbone', None) for i in students}
     fusion = [part for part in algorithm.modules() if isinstance(part, FeatureFusionConnector)]
