@@ -43,6 +43,7 @@ model = dict(
     same_initial_weights={same},
     distiller=dict({distiller}),
 )
+train_cfg = dict(val_interval=5)
 """
 
 FOLDER.mkdir(parents=True, exist_ok=True)
