@@ -182,7 +182,7 @@ def repair_inplace() -> None:
     if isinstance(nn.Module()._modules, OrderedDict):
         return
 
-    def set_module_inplace_false(self, architecture: nn.Module, varstr: str) -> None:
+    def set_module_inplace_false(self: Any, architecture: nn.Module, varstr: str) -> None:
         for module in architecture.modules():
             if hasattr(module, 'inplace'):
                 setattr(module, 'inplace', False)  # noqa: B010 (not a parameter or submodule)
@@ -234,7 +234,7 @@ def refuse_unsafe_loading() -> None:
     if not hasattr(checkpoint, '_safe_torch_load'):
         return
 
-    def load(file, map_location=None, weights_only=None):
+    def load(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
         return torch.load(file, map_location=map_location, weights_only=weights_only is not False)
 
     _changed("mmengine's loader never leaves the safe mode by itself")
@@ -253,12 +253,13 @@ def history_buffer_method(owner: Any, name: str) -> Any:
 def read_urls_safely() -> None:
     """Let mmengine read checkpoints from URLs in torch's safe mode as well.
 
-    Its function for them, torch's ``load_url``, runs what a file asks for unless told otherwise.
+    Its function for them, torch's ``load_state_dict_from_url``, runs what a file asks for unless
+    told otherwise.
     """
-    from torch.utils.model_zoo import load_url
+    from torch.hub import load_state_dict_from_url
 
     checkpoint: Any = importlib.import_module('mmengine.runner.checkpoint')
-    checkpoint.load_url = functools.partial(load_url, weights_only=True)
+    checkpoint.load_url = functools.partial(load_state_dict_from_url, weights_only=True)
 
 
 def replace_pkg_resources() -> None:

@@ -13,6 +13,7 @@ import sys
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 PARTS = ('numpy', 'torch', 'torchvision', 'mmengine', 'mmcv', 'mmpretrain', 'mmrazor')
 WANTED = dict(
@@ -74,7 +75,7 @@ print(json.dumps(dict(compat=compat.changes, seconds=round(time.perf_counter() -
 """
 
 
-def run_apart(code: str, *args: str) -> tuple[dict, str]:
+def run_apart(code: str, *args: str) -> tuple[dict[str, Any], str]:
     """Run code in a process of its own: what it found, and its error in one line or ``''``."""
     try:
         done = subprocess.run(
@@ -109,7 +110,7 @@ def lost_files(owner: metadata.Distribution) -> list[str]:
     return [str(f) for f in files if f.suffix == '.py' and not Path(str(f.locate())).is_file()]
 
 
-def look_at(part: str) -> dict:
+def look_at(part: str) -> dict[str, str]:
     """What there is of a part, as far as it can be seen without importing it."""
     spec = find_spec(part)
     if spec is None:
@@ -144,13 +145,13 @@ def repair_of(part: str, error: str, versions: dict[str, str]) -> str:
     return f'pip install --force-reinstall --no-deps {WANTED[part].removeprefix("--no-deps ")}'
 
 
-def check_parts() -> tuple[dict, list[dict]]:
+def check_parts() -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:
     """Each part's version and path, and the troubles.
 
     Without a torch that works, the parts after it are only looked at from outside.
     """
-    found: dict[str, dict] = {}
-    troubles: list[dict] = []
+    found: dict[str, dict[str, Any]] = {}
+    troubles: list[dict[str, str]] = []
     versions: dict[str, str] = {}
     for part in PARTS:
         trouble = look_at(part)
@@ -188,7 +189,7 @@ def required_torch() -> str | None:
     return next((match[1] for match in exact if match), None)
 
 
-def check_data() -> list[dict]:
+def check_data() -> list[dict[str, Any]]:
     """Whether the folders that the base configs read are there, looked for from here."""
     rows = []
     for path in sorted((CONFIGS / '_base_/datasets').glob('*.py')) if CONFIGS else []:
@@ -216,10 +217,10 @@ def check_data() -> list[dict]:
     return rows
 
 
-def examine() -> dict:
+def examine() -> dict[str, Any]:
     """All that is asked, and the training step."""
     parts, troubles = check_parts()
-    step: dict = dict(ok=False, error='not tried: see the troubles')
+    step: dict[str, Any] = dict(ok=False, error='not tried: see the troubles')
     changed: list[str] = []
     if not any(trouble['trouble'] == 'not installed' for trouble in troubles):
         if CONFIGS is None:
@@ -243,7 +244,7 @@ def examine() -> dict:
     )
 
 
-def show(report: dict) -> None:
+def show(report: dict[str, Any]) -> None:
     """Print a report for people."""
     print(f'python {report["python"]} ({report["executable"]})')
     for part, found in report['parts'].items():

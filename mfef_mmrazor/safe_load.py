@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -9,7 +10,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 WAY_OUT = 'where it comes from, save only its tensors: torch.save(model.state_dict(), PATH)'
 
 
-def safe_load(path: str | Path) -> dict:
+def safe_load(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint's tensors and plain values; nothing in the file is run.
 
     Besides these, only the log that stock mmengine stores is read (see ``compat.py``).
@@ -49,7 +50,7 @@ def safe_load(path: str | Path) -> dict:
     return stored
 
 
-def weights_of(stored: dict) -> dict:
+def weights_of(stored: dict[str, Any]) -> dict[str, Any]:
     """The weights in a checkpoint, without the ``module.`` that a DDP wrapper puts before names."""
     weights = stored.get('state_dict', stored)
     return {re.sub(r'^module\.', '', str(key)): value for key, value in weights.items()}

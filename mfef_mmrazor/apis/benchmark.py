@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor
 
 from ..engine.results import git_revision, package_versions
 from ..models.builder import build
@@ -39,7 +40,7 @@ from .shipped_configs import configs
 from .train import keep_freed_memory
 
 
-def step_part(timer: Timer, quick: bool) -> dict:
+def step_part(timer: Timer, quick: bool) -> dict[str, Any]:
     """Every method's step, against independent students and against bare PyTorch."""
     found = {}
     for network in ['resnet32'] if quick else NETWORKS:
@@ -63,7 +64,7 @@ def step_part(timer: Timer, quick: bool) -> dict:
     return found | {'shared trunk': timer.compare(steps)}
 
 
-def growth_part(timer: Timer, quick: bool) -> dict:
+def growth_part(timer: Timer, quick: bool) -> dict[str, Any]:
     """MFEF with more students, larger maps and more classes."""
     size, found = 32 if quick else 128, {}
     inputs, labels = batch(size, timer.device)
@@ -97,7 +98,7 @@ def growth_part(timer: Timer, quick: bool) -> dict:
     return rows
 
 
-def input_part(timer: Timer, quick: bool) -> dict:
+def input_part(timer: Timer, quick: bool) -> dict[str, Any]:
     """An epoch of CIFAR-like data, augmented image by image and in whole batches."""
     number = 2_000 if quick else 10_000
     cases = {
@@ -134,17 +135,17 @@ class TakeTurns(Hook):
         self.timer = timer
         self.turns: list[dict[str, float]] = []
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Make the bare step."""
         size, device = runner.train_dataloader.batch_size, self.timer.device
         other = online('Independent', 'resnet20', 2, device)
         self.step = bare_step(other, *batch(size, device), bf16=False)
 
-    def before_train_epoch(self, runner) -> None:
+    def before_train_epoch(self, runner: Runner) -> None:
         """Start the clock."""
         self.start = self.timer.now()
 
-    def after_train_epoch(self, runner) -> None:
+    def after_train_epoch(self, runner: Runner) -> None:
         """Stop it, and let the bare steps have their turn."""
         run = self.timer.since(self.start)
         steps = range(len(runner.train_dataloader))
@@ -152,7 +153,7 @@ class TakeTurns(Hook):
         self.turns.append(dict(bare=bare, runner=run))
 
 
-def runner_part(timer: Timer, quick: bool) -> dict:
+def runner_part(timer: Timer, quick: bool) -> dict[str, Any]:
     """The whole runner against bare steps; and how long it takes to the first iteration."""
     with tempfile.TemporaryDirectory() as folder:
         turns = TakeTurns(timer)
@@ -198,7 +199,7 @@ def seconds_of(code: str, *args: str) -> dict[str, float]:
     return dict(wall=round(wall, 2), processor=round(processor, 2))
 
 
-def validation_part(timer: Timer, quick: bool) -> dict:
+def validation_part(timer: Timer, quick: bool) -> dict[str, Any]:
     """One pass of the validation loop against plain forward passes of the same networks."""
     with tempfile.TemporaryDirectory() as folder:
         cfg = run_config(folder, 500 if quick else 2000, 1)
@@ -217,7 +218,7 @@ def validation_part(timer: Timer, quick: bool) -> dict:
         return {'pass': timer.compare({'plain forward passes': forward, 'loop': loop.run})}
 
 
-def inference_part(timer: Timer, quick: bool) -> dict:
+def inference_part(timer: Timer, quick: bool) -> dict[str, Any]:
     """A student as it is exported against the plain network."""
     rows = {}
     for size in (1, 128):
@@ -227,12 +228,12 @@ def inference_part(timer: Timer, quick: bool) -> dict:
         times = range(20 if size == 1 else 1)
 
         @torch.no_grad()
-        def plain(network=network, inputs=inputs, times=times) -> None:
+        def plain(network: Any = network, inputs: Tensor = inputs, times: range = times) -> None:
             for _ in times:
                 network.head.fc(network.backbone(inputs)[-1].mean(dim=(2, 3)))
 
         @torch.no_grad()
-        def exported(network=network, inputs=inputs, times=times) -> None:
+        def exported(network: Any = network, inputs: Tensor = inputs, times: range = times) -> None:
             for _ in times:
                 network(inputs)
 
@@ -240,7 +241,7 @@ def inference_part(timer: Timer, quick: bool) -> dict:
     return rows
 
 
-PARTS: dict[str, Callable[[Timer, bool], dict]] = dict(
+PARTS: dict[str, Callable[[Timer, bool], dict[str, Any]]] = dict(
     step=step_part,
     growth=growth_part,
     runner=runner_part,
@@ -256,7 +257,7 @@ def benchmark(
     repeats: int = 11,
     quick: bool = False,
     out: str | Path | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Measure parts, and print and return what was found.
 
     Args:

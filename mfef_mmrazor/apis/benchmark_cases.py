@@ -17,13 +17,14 @@ from mmpretrain.registry import DATASETS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from ..cfg_type import Cfg
 from ..engine.optim_wrapper import BFloat16OptimWrapper
 from ..models import OnlineDistill
 from ..models.builder import build
 from .shipped_configs import configs
 
 Case = Callable[[], Any]
-NETWORKS: dict[str, tuple[dict, int]] = {
+NETWORKS: dict[str, tuple[Cfg, int]] = {
     'resnet20': (dict(type='CifarResNet', depth=20), 64),
     'resnet32': (dict(type='CifarResNet', depth=32), 64),
     'wrn-16-2': (dict(type='WideResNet', depth=16, widen_factor=2), 128),
@@ -43,11 +44,11 @@ class RandomPictures(BaseDataset):
 
     METAINFO = dict(classes=tuple('0123456789'))
 
-    def __init__(self, number: int = 10_000, pipeline: Sequence = ()) -> None:
+    def __init__(self, number: int = 10_000, pipeline: Sequence[Cfg] = ()) -> None:
         self.number = number
         super().__init__(ann_file='', pipeline=pipeline)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """Images and labels."""
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, (self.number, 32, 32, 3), dtype=np.uint8)
@@ -93,7 +94,7 @@ class Timer:
         end.synchronize()
         return start.elapsed_time(end) / 1000
 
-    def compare(self, cases: dict[str, Case]) -> dict[str, dict]:
+    def compare(self, cases: dict[str, Case]) -> dict[str, dict[str, Any]]:
         """Median seconds of each case, and its ratio to the first, turn by turn."""
         turns = [
             {name: self.seconds(case) for name, case in cases.items()}
@@ -102,7 +103,7 @@ class Timer:
         return summary(turns)
 
 
-def summary(turns: Sequence[dict[str, float]]) -> dict[str, dict]:
+def summary(turns: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
     """Medians and quartiles of turns; ratios are to the first case of the same turn.
 
     Example:
@@ -122,7 +123,7 @@ def summary(turns: Sequence[dict[str, float]]) -> dict[str, dict]:
     return found
 
 
-def student(network: str, classes: int = 10) -> dict:
+def student(network: str, classes: int = 10) -> Cfg:
     """Config of a student."""
     backbone, channels = NETWORKS[network]
     return dict(
@@ -133,9 +134,11 @@ def student(network: str, classes: int = 10) -> dict:
     )
 
 
-def online(method: str, network: str, students: int, device: str, classes: int = 10, **kwargs):
+def online(
+    method: str, network: str, students: int, device: str, classes: int = 10, **kwargs: Any
+) -> OnlineDistill:
     """An ``OnlineDistill`` of equal students, ready to train."""
-    distiller: dict = dict(type=f'{method}Distiller')
+    distiller: Cfg = dict(type=f'{method}Distiller')
     if method == 'MFEF':
         distiller['ramp_up_epochs'] = 0
     configs = [student(network, classes) for _ in range(students)]

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -11,6 +12,7 @@ from mmengine.logging import MMLogger
 from mmrazor.registry import MODELS
 from torch import nn
 
+from ..cfg_type import Cfg
 from ..engine.checkpoint_files import check_intact
 from ..engine.results import History, read_results
 from ..models.algorithms import OnlineDistill
@@ -23,7 +25,7 @@ from .student_config import default_scope, without_initial_weights
 
 def read_checkpoint(
     checkpoint: Path, config: str | Path | None, allow_imports: Sequence[str] = ()
-) -> tuple[dict, dict]:
+) -> tuple[dict[str, Any], Cfg]:
     """The checkpoint, and the training config: the user's, else the one stored in the checkpoint.
 
     Raises:
@@ -54,7 +56,7 @@ def read_checkpoint(
     return stored, cfg
 
 
-def class_names(stored: dict) -> Sequence[str] | None:
+def class_names(stored: dict[str, Any]) -> Sequence[str] | None:
     """Names of the classes, as the training data had them; None if the checkpoint has none."""
     names = (stored.get('meta', {}).get('dataset_meta') or {}).get('classes')
     # a config file is written with them, in which mmengine would replace {{...}}
@@ -65,7 +67,7 @@ def class_names(stored: dict) -> Sequence[str] | None:
     return None
 
 
-def build_trained(stored: dict, cfg: dict) -> OnlineDistill:
+def build_trained(stored: dict[str, Any], cfg: Cfg) -> OnlineDistill:
     """The algorithm with the checkpoint's weights, ready to predict."""
     model_cfg = as_when_saved(without_initial_weights(cfg['model']), stored)
     with torch.random.fork_rng(), default_scope(cfg), unlogged():
@@ -74,7 +76,7 @@ def build_trained(stored: dict, cfg: dict) -> OnlineDistill:
     return algorithm.eval()
 
 
-def as_when_saved(model_cfg: dict, stored: dict) -> dict:
+def as_when_saved(model_cfg: Cfg, stored: dict[str, Any]) -> Cfg:
     """The config of a checkpoint's model, with the defaults of the time that it was saved.
 
     ``MFEFDistiller`` once had attention, and no enhanced classifiers, where its config did not say.
@@ -88,7 +90,7 @@ def as_when_saved(model_cfg: dict, stored: dict) -> dict:
     if not is_called(distiller.get('type'), 'MFEFDistiller'):
         return model_cfg
     parts = {name.split('.')[1] for name in weights_of(stored) if name.startswith('distiller.')}
-    then: dict = {}
+    then: Cfg = {}
     if parts and 'enhanced_heads' not in parts:
         then['enhanced_head'] = None
     if 'attention' in parts:
@@ -96,7 +98,7 @@ def as_when_saved(model_cfg: dict, stored: dict) -> dict:
     return type(model_cfg)({**model_cfg, 'distiller': {**then, **distiller}})
 
 
-def validation_record(checkpoint: Path, stored: dict) -> tuple[History, Path]:
+def validation_record(checkpoint: Path, stored: dict[str, Any]) -> tuple[History, Path]:
     """The history of ``results.json`` if it continues the checkpoint's own, else the latter."""
     own = stored.get('results', {}).get('history', [])
     results = checkpoint.parent / 'results.json'
@@ -169,7 +171,7 @@ def check_teacher(cfg: Config) -> None:
     _load_weights(teacher, stored, f'{path} is not a checkpoint of model.teacher; {hint}')
 
 
-def _built(model_cfg: dict, cfg: Config) -> nn.Module:
+def _built(model_cfg: Cfg, cfg: Config) -> nn.Module:
     # the run itself starts from the seed, not from here
     with torch.random.fork_rng(), default_scope(cfg), unlogged():
         model = MODELS.build(copy.deepcopy(model_cfg))
@@ -189,14 +191,14 @@ def unlogged() -> Iterator[None]:
         logger.handlers = handlers
 
 
-def _read(path: str | Path) -> dict:
+def _read(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint that is what was once saved under its name."""
     if Path(path).expanduser().is_file():
         check_intact(Path(path).expanduser())
     return safe_load(path)
 
 
-def _load_weights(model: nn.Module, stored: dict, message: str) -> None:
+def _load_weights(model: nn.Module, stored: dict[str, Any], message: str) -> None:
     """Load all weights, no more and no fewer; ``message`` begins what is raised otherwise."""
     try:
         model.load_state_dict(weights_of(stored))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 
@@ -41,7 +42,7 @@ def compare(
     baseline: str | None = None,
     jobs: int | None = None,
     allow: Sequence[str] = (),
-    cfg_options: dict | None = None,
+    cfg_options: dict[str, Any] | None = None,
     sweep: Sweep | None = None,
     dry_run: bool = False,
     slurm: Slurm | None = None,

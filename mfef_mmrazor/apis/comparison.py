@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.fileio import dump
@@ -78,7 +79,7 @@ def write_config(work_dir: Path, name: str, cfg: Config) -> None:
     path.with_suffix('.py').unlink(missing_ok=True)
 
 
-def read_config(path: Path, options: dict) -> Config:
+def read_config(path: Path, options: dict[str, Any]) -> Config:
     """A config to compare, with its values overridden by dotted key; it has no work dir yet."""
     cfg = load_config(path, cfg_options=options)
     cfg.pop('work_dir')
@@ -97,7 +98,7 @@ def read_comparison(work_dir: Path) -> Comparison | None:
     return Comparison(entries, stored['baseline'])
 
 
-def read_sweep(work_dir: Path) -> dict | None:
+def read_sweep(work_dir: Path) -> dict[str, Any] | None:
     """The settings that were tried before the comparison, see :func:`~.sweep.choose`."""
     path = work_dir / SWEEP
     return json.loads(path.read_text()) if path.is_file() else None

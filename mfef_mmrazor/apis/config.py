@@ -18,7 +18,7 @@ from .shipped_configs import successor
 def load_config(
     config: str | Path,
     work_dir: str | Path | None = None,
-    cfg_options: dict | None = None,
+    cfg_options: dict[str, Any] | None = None,
     seed: int | None = None,
     amp: bool = False,
     launcher: str = 'none',
@@ -111,7 +111,7 @@ def use_iterations(cfg: Config) -> None:
     cfg.setdefault('log_processor', {}).setdefault('by_epoch', False)
 
 
-def check_options(options: dict, cfg: Config) -> None:
+def check_options(options: dict[str, Any], cfg: Config) -> None:
     """Raise a ``KeyError`` for a ``--cfg-options`` key that has no effect."""
     known = KNOWN_KEYS | {'data_hint'}
     used = {'cfg', 'vis_backends', *({'data_preprocessor'} & set(cfg.get('model') or {}))}

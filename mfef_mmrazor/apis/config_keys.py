@@ -43,7 +43,8 @@ LOADER = (
     DataLoader, 'batch_sampler', 'collate_fn', 'dataset', 'num_batch_per_epoch', 'sampler',
     'worker_init_fn',
 )  # fmt: skip
-Reader = str | Callable
+Factory = Callable[..., Any]
+Reader = str | Factory
 # what is read at a place, besides the arguments of the type that is there; * is any key, ... says
 # that there may be more
 READ: dict[tuple[str, ...], tuple[Reader, ...]] = {
@@ -126,7 +127,9 @@ def check_custom_keys(cfg: Config, model: nn.Module) -> None:
             )
 
 
-def _check(value: Any, path: tuple[str, ...], default: Any, factories: dict) -> None:
+def _check(
+    value: Any, path: tuple[str, ...], default: Any, factories: dict[str, list[Factory]]
+) -> None:
     """Check a part of a config; ``default`` is the type that it has where it says none."""
     if isinstance(value, (list, tuple)):
         for item in value:
@@ -164,7 +167,7 @@ def _readers(path: tuple[str, ...]) -> tuple[Reader, ...]:
     return ()
 
 
-def _registered() -> dict[str, list[Callable]]:
+def _registered() -> dict[str, list[Factory]]:
     """All that is registered, by name: classes of the same name are not told apart."""
     roots = {
         id(each.root): each.root
@@ -187,14 +190,14 @@ def registry_family(registry: Registry) -> Iterator[Registry]:
         yield from registry_family(child)
 
 
-def _found(kind: Any, factories: dict) -> list[Callable]:
+def _found(kind: Any, factories: dict[str, list[Factory]]) -> list[Factory]:
     if not isinstance(kind, str):
         return [kind] if callable(kind) else []
     name = kind.rpartition('.')[2]
     return factories.get(name) or factories.get(f'{name}Recorder', [])  # mmrazor's short names
 
 
-def _arguments(factory: Callable) -> tuple[dict[str, Any], bool]:
+def _arguments(factory: Factory) -> tuple[dict[str, Any], bool]:
     """Names and defaults of what can be passed, and whether there may be more."""
     functions = [factory]
     if inspect.isclass(factory):

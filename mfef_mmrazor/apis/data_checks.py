@@ -12,6 +12,7 @@ from mmpretrain.datasets.custom import find_folders
 from mmpretrain.datasets.utils import check_integrity
 from mmpretrain.registry import DATASETS
 
+from ..cfg_type import Cfg
 from ..datasets import ImageFolder
 
 
@@ -48,14 +49,14 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
             )
 
 
-def _folder(dataset: dict) -> Path:
+def _folder(dataset: Cfg) -> Path:
     prefix = dataset.get('data_prefix', '')
     if issubclass(_dataset_class(dataset), CustomDataset):  # ImageNet has a folder for each split
         prefix = prefix or dataset.get('split', '')
     return Path(dataset.get('data_root', ''), prefix if isinstance(prefix, str) else '')
 
 
-def missing_folder(dataset: dict) -> str | None:
+def missing_folder(dataset: Cfg) -> str | None:
     """What is wrong with the folder of a data set, from its config; None if nothing is."""
     kind, folder = _dataset_class(dataset), _folder(dataset)
     if folder == Path() or hasattr(kind, 'train_list'):
@@ -66,7 +67,7 @@ def missing_folder(dataset: dict) -> str | None:
     return None if any(folder.iterdir()) else f'data folder is empty: {folder}{wanted}'
 
 
-def missing_archive(dataset: dict) -> str | None:
+def missing_archive(dataset: Cfg) -> str | None:
     """What is missing of a data set that mmpretrain downloads (CIFAR, MNIST); None if nothing."""
     kind = _dataset_class(dataset)
     if not hasattr(kind, 'train_list'):
@@ -99,12 +100,12 @@ def missing_archive(dataset: dict) -> str | None:
     return None
 
 
-def _dataset_class(dataset: dict) -> Any:
+def _dataset_class(dataset: Cfg) -> Any:
     kind = dataset.get('type')
     return (DATASETS.get(kind) if isinstance(kind, str) else kind) or object
 
 
-def inner_datasets(dataset_cfg: dict | None) -> Iterator[dict]:
+def inner_datasets(dataset_cfg: Cfg | None) -> Iterator[Cfg]:
     """The data sets of a data loader's config, inside any wrappers."""
     inner = (dataset_cfg or {}).get('dataset', (dataset_cfg or {}).get('datasets'))
     for each in inner if isinstance(inner, (list, tuple)) else [inner]:

@@ -143,7 +143,9 @@ def export(
     return [out / filename for filename, _ in written]
 
 
-def _chosen(students: int | str, number: int, checkpoint: Path, stored: dict) -> list[int]:
+def _chosen(
+    students: int | str, number: int, checkpoint: Path, stored: dict[str, Any]
+) -> list[int]:
     """Numbers of the students to export."""
     if students == 'all':
         return list(range(number))
@@ -157,7 +159,7 @@ def _chosen(students: int | str, number: int, checkpoint: Path, stored: dict) ->
     return [int(students)]
 
 
-def _best(number: int, checkpoint: Path, stored: dict) -> int:
+def _best(number: int, checkpoint: Path, stored: dict[str, Any]) -> int:
     history, source = validation_record(checkpoint, stored)
     unit = unit_of(history) if history else 'epoch'
     now = stored.get('meta', {}).get(unit, 0)

@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import torch
 
@@ -84,7 +85,7 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _run_in_process(context, gpus: SimpleQueue, work_dir: Path, run: Run) -> bool:
+def _run_in_process(context: Any, gpus: SimpleQueue[int | None], work_dir: Path, run: Run) -> bool:
     gpu = gpus.get()
     process = context.Process(target=_run, args=(gpu, work_dir, *run))
     process.start()

@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmpretrain.registry import MODELS, TRANSFORMS
 from torch import Tensor, nn
 
+from ..cfg_type import Cfg
 from ..models.algorithms import OnlineDistill
 from ..models.connectors.dual_attention import ChannelGate, SpatialGate
 from ..models.connectors.feature_fusion import FeatureFusionConnector
@@ -102,7 +103,7 @@ def show_maps(
     return [*written, page]
 
 
-def prepare(cfg: dict, file: Path) -> tuple[Tensor, np.ndarray]:
+def prepare(cfg: Cfg, file: Path) -> tuple[Tensor, np.ndarray]:
     """The network's input (1, 3, H, W), and the picture it was made of, RGB (H, W, 3) in [0, 1]."""
     pipeline = image_pipeline(cfg)
     if not any('LoadImage' in transform['type'] for transform in pipeline):
@@ -176,7 +177,7 @@ def _seen(algorithm: OnlineDistill) -> Iterator[dict[nn.Module, tuple[Any, Tenso
     kinds = (MultiScaleConnector, ChannelGate, SpatialGate, FeatureFusionConnector)
     seen: dict[nn.Module, tuple[Any, Tensor]] = {}
 
-    def keep(module: nn.Module, args: tuple, output: Any) -> None:
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         given = args[0][-1] if isinstance(args[0], tuple) else args[0]  # necks take tuples
         seen[module] = (given, output[-1] if isinstance(output, tuple) else output)
 

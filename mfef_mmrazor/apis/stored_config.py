@@ -25,6 +25,7 @@ from mmpretrain.registry import (
 )
 from mmrazor.registry import MODELS
 
+from ..cfg_type import Cfg
 from .config_keys import registry_family
 from .data_checks import inner_datasets
 from .student_config import without_initial_weights
@@ -42,7 +43,7 @@ PACKAGED = re.compile(r'([\w-]+)::(?!.*\.\.)[\w./-]+')  # a config of a package
 CODE = re.compile(r'[()\[\]{}\'"\\;=`\n]')
 
 
-def read_stored_config(text: str, checkpoint: Path, allow_imports: Sequence[str] = ()) -> dict:
+def read_stored_config(text: str, checkpoint: Path, allow_imports: Sequence[str] = ()) -> Cfg:
     """What exporting needs of a config, from the text that mmengine stores in a checkpoint.
 
     Args:
@@ -162,7 +163,7 @@ class _Registered:
         raise _RefusedError(f'type={value!r:.60}, which is not a registered class')
 
 
-def _literals(text: str, checkpoint: Path) -> dict:
+def _literals(text: str, checkpoint: Path) -> Cfg:
     """The values of assignments of literals and ``dict(...)``; nothing is run."""
 
     class DictCalls(ast.NodeTransformer):
@@ -173,12 +174,12 @@ def _literals(text: str, checkpoint: Path) -> dict:
                 return node
             if node.args:  # dict({...}), where a key has a dot
                 return node.args[0] if len(node.args) == 1 and not node.keywords else node
-            keys: list = [ast.Constant(keyword.arg) for keyword in node.keywords]
+            keys: list[Any] = [ast.Constant(keyword.arg) for keyword in node.keywords]
             return ast.Dict(keys, [keyword.value for keyword in node.keywords])
 
     try:
         return {
-            statement.targets[0].id: ast.literal_eval(statement.value)  # type: ignore[attr-defined]
+            statement.targets[0].id: ast.literal_eval(statement.value)
             for statement in DictCalls().visit(ast.parse(text)).body
         }
     except (SyntaxError, ValueError, AttributeError, TypeError, RecursionError) as error:

@@ -12,6 +12,7 @@ from mmpretrain import get_model
 from mmpretrain.registry import DATASETS, METRICS, TRANSFORMS
 from torch import Tensor, nn
 
+from ..cfg_type import Cfg
 from ..models.builder import scope_and_class
 from ..models.students import resolve_student
 from .completion import is_called
@@ -19,7 +20,7 @@ from .data_checks import inner_datasets
 
 
 def deployed_student(
-    cfg: dict, i: int, weights: dict[str, Tensor], classes: Sequence[str] | None
+    cfg: Cfg, i: int, weights: dict[str, Tensor], classes: Sequence[str] | None
 ) -> tuple[nn.Module, Config]:
     """A student as mmpretrain builds it by itself, with the trained weights; and its config."""
     model = without_initial_weights(resolve_student(cfg['model']['students'][i]))
@@ -49,7 +50,7 @@ def deployed_student(
     return network, Config(content)
 
 
-def test_part(cfg: dict, classes: Sequence[str] | None, pipeline: list[dict]) -> dict:
+def test_part(cfg: Cfg, classes: Sequence[str] | None, pipeline: list[Cfg]) -> Cfg:
     """How images are prepared; and, where the test images are files, all that mmpretrain scores by.
 
     A data set of this package's that mmpretrain has under another name is written as that one.
@@ -72,12 +73,12 @@ def test_part(cfg: dict, classes: Sequence[str] | None, pipeline: list[dict]) ->
     return dict(test_dataloader=dict(dataset=stub))
 
 
-def _is_mmpretrains(registry: Registry, cfg: dict | None) -> bool:
+def _is_mmpretrains(registry: Registry, cfg: Cfg | None) -> bool:
     kind = registry.get((cfg or {}).get('type') or '')
     return kind is not None and kind.__module__.startswith(('mmpretrain', 'mmengine'))
 
 
-def _preprocessor(cfg: dict) -> dict:
+def _preprocessor(cfg: Cfg) -> Cfg:
     model = cfg['model']
     return (
         model.get('data_preprocessor')
@@ -87,7 +88,7 @@ def _preprocessor(cfg: dict) -> dict:
     )
 
 
-def preprocessor_config(cfg: dict) -> dict:
+def preprocessor_config(cfg: Cfg) -> Cfg:
     """Config of the preprocessing, for image files."""
     found = _preprocessor(cfg)
     training_only = ('batch_augments', 'to_onehot', 'crop_size', 'flip_prob', 'num_views')
@@ -105,7 +106,7 @@ def preprocessor_config(cfg: dict) -> dict:
     return found
 
 
-def image_pipeline(cfg: dict, *dataloaders: str) -> list[dict]:
+def image_pipeline(cfg: Cfg, *dataloaders: str) -> list[Cfg]:
     """The transforms of the first of the data loaders that is there, by default those of tests."""
     for name in dataloaders or ('test_dataloader', 'val_dataloader'):
         for dataset in inner_datasets(cfg.get(name)):
@@ -120,18 +121,18 @@ def image_pipeline(cfg: dict, *dataloaders: str) -> list[dict]:
     )
 
 
-def _mmcv(transform: dict) -> dict:
+def _mmcv(transform: Cfg) -> Cfg:
     """Replace ``LoadIntactImage`` by the equivalent mmcv transform; others stay as they are."""
     if not transform['type'].endswith('LoadIntactImage'):
         return transform
     return dict(imdecode_backend='pillow') | transform | dict(type='LoadImageFromFile')
 
 
-def _loaders(pipeline: list[dict]) -> list[dict]:
+def _loaders(pipeline: list[Cfg]) -> list[Cfg]:
     return [transform for transform in pipeline if 'LoadImage' in transform['type']]
 
 
-def input_shape(cfg: dict) -> tuple[int, int, int]:
+def input_shape(cfg: Cfg) -> tuple[int, int, int]:
     """(3, H, W) as the pipeline of the tests, else that of the training, brings images to it."""
     for pipeline in (image_pipeline(cfg), image_pipeline(cfg, 'train_dataloader')):
         with default_scope(cfg):
@@ -150,7 +151,7 @@ def input_shape(cfg: dict) -> tuple[int, int, int]:
     )
 
 
-def _shape_after(transforms: Sequence[Callable], size: int) -> tuple:
+def _shape_after(transforms: Sequence[Callable[..., Any]], size: int) -> tuple[Any, ...]:
     image = torch.zeros(size, size, 3, dtype=torch.uint8).numpy()
     results: Any = dict(img=image, img_shape=(size, size), ori_shape=(size, size), gt_label=0)
     for transform in transforms:
@@ -159,7 +160,7 @@ def _shape_after(transforms: Sequence[Callable], size: int) -> tuple:
     return tuple((inputs[0] if isinstance(inputs, list) else inputs).shape)
 
 
-def default_scope(cfg: dict) -> AbstractContextManager:
+def default_scope(cfg: Cfg) -> AbstractContextManager[Any]:
     """Look types up in the config's own default scope."""
     return DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain')
 

@@ -77,7 +77,7 @@ class Setting:
     trial: Config
 
 
-def all_settings(paths: Sequence[Path], cfg_options: dict, sweep: Sweep) -> list[Setting]:
+def all_settings(paths: Sequence[Path], cfg_options: dict[str, Any], sweep: Sweep) -> list[Setting]:
     """Every setting of every method, checked.
 
     Raises:

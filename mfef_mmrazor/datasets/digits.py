@@ -1,5 +1,7 @@
 """Handwritten digits that come with scikit-learn: real images, nothing to download."""
 
+from typing import Any
+
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
@@ -32,7 +34,7 @@ class Digits(BaseDataset):
 
     METAINFO = dict(classes=tuple('0123456789'))
 
-    def __init__(self, split: str = 'train', train_per_class: int = 30, **kwargs) -> None:
+    def __init__(self, split: str = 'train', train_per_class: int = 30, **kwargs: Any) -> None:
         if split not in ('train', 'test'):
             raise ValueError(f"split={split!r}, expected 'train' or 'test'")
         if not 1 <= train_per_class <= 150:
@@ -41,7 +43,7 @@ class Digits(BaseDataset):
         self.train_per_class = train_per_class
         super().__init__(ann_file='', test_mode=split == 'test', **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """Images and labels of the split, in the file's order."""
         digits = load_digits()
         images = (digits.images * (255 / 16)).astype(np.uint8)

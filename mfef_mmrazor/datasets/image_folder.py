@@ -2,6 +2,7 @@
 
 import logging
 from multiprocessing.pool import ThreadPool
+from typing import Any
 
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
@@ -46,13 +47,13 @@ class ImageFolder(CustomDataset):
     """
 
     def __init__(
-        self, num_classes: int | None = None, skip_corrupt: bool = False, **kwargs
+        self, num_classes: int | None = None, skip_corrupt: bool = False, **kwargs: Any
     ) -> None:
         self.num_classes = num_classes
         self.skip_corrupt = skip_corrupt
         super().__init__(**kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """Paths and labels of all files."""
         if self.num_classes is not None and not self.ann_file:
             classes, _ = find_folders(self.img_prefix)
@@ -64,7 +65,7 @@ class ImageFolder(CustomDataset):
                 )
         return super().load_data_list()
 
-    def filter_data(self) -> list[dict]:
+    def filter_data(self) -> list[dict[str, Any]]:
         """Without the broken ones, if they are to be skipped."""
         if not self.skip_corrupt:
             return self.data_list

@@ -21,9 +21,11 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import Dataset
 
+from ..cfg_type import Cfg
+
 
 @DATASETS.register_module()
-class InMemory(Dataset):
+class InMemory(Dataset[dict[str, Any]]):
     """Keeps the pictures of another data set in memory, as uint8, and hands out whole batches.
 
     What makes CIFAR-sized data slow is that each picture is read, cropped, flipped and packed by
@@ -59,7 +61,7 @@ class InMemory(Dataset):
 
     def __init__(
         self,
-        dataset: dict,
+        dataset: Cfg,
         to_rgb: bool = False,
         padding: int = 0,
         padding_mode: str = 'reflect',
@@ -73,7 +75,7 @@ class InMemory(Dataset):
         labels = [info['gt_label'] for info in infos]
         if any(isinstance(label, (Sequence, np.ndarray)) for label in labels):
             raise ValueError('InMemory: an image has several labels, expected one')
-        self.metainfo: dict = built.metainfo
+        self.metainfo: dict[str, Any] = built.metainfo
         self.test_mode = test_mode
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.sample_idx = torch.arange(len(labels))
@@ -125,7 +127,7 @@ class InMemory(Dataset):
         return subset
 
 
-def cached_images(dataset: Any, cfg: dict, paths: Sequence[str]) -> np.ndarray:
+def cached_images(dataset: Any, cfg: Cfg, paths: Sequence[str]) -> np.ndarray:
     """All images (N, H, W, 3), from the cache if the files are as they were when it was written.
 
     Args:

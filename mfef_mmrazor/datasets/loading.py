@@ -1,5 +1,7 @@
 """Reading picture files so that a broken one is noticed."""
 
+from typing import Any
+
 from mmcv.transforms import LoadImageFromFile
 from mmpretrain.registry import TRANSFORMS
 
@@ -30,10 +32,10 @@ class LoadIntactImage(LoadImageFromFile):
         mfef_mmrazor.datasets.loading.BrokenImageError: nowhere.jpg cannot be read as a picture ...
     """
 
-    def __init__(self, imdecode_backend: str = 'pillow', **kwargs) -> None:
+    def __init__(self, imdecode_backend: str = 'pillow', **kwargs: Any) -> None:
         super().__init__(imdecode_backend=imdecode_backend, **kwargs)
 
-    def transform(self, results: dict) -> dict | None:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Add ``img``, ``img_shape`` and ``ori_shape`` to what has an ``img_path``."""
         if 'img' in results and 'img_path' not in results:
             return results

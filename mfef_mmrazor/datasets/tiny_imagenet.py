@@ -1,5 +1,7 @@
 """Tiny ImageNet, laid out as its archive is."""
 
+from typing import Any
+
 from mmengine.fileio import join_path, list_from_file
 from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
@@ -24,13 +26,13 @@ class TinyImageNet(ImageFolder):
         ValueError: ``split`` is unknown.
     """
 
-    def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
+    def __init__(self, data_root: str, split: str = 'train', **kwargs: Any) -> None:
         if split not in ('train', 'val'):
             raise ValueError(f"split={split!r}, expected 'train' or 'val'")
         self.split = split
         super().__init__(data_root=data_root, data_prefix=split, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
+    def load_data_list(self) -> list[dict[str, Any]]:
         """Paths and labels; the labels of both splits count the training split's folders."""
         if self.split == 'train':
             return super().load_data_list()

@@ -33,7 +33,7 @@ class Calibration(BaseMetric):
         {'nll': 0.693, 'ece': 50.0}
     """
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Take in one batch: of each image what is needed, three numbers or None."""
         labels = [sample['gt_label'] for sample in data_samples if 'gt_label' in sample]
         single = len(labels) == len(data_samples) and all(y.numel() == 1 for y in labels)
@@ -46,7 +46,7 @@ class Calibration(BaseMetric):
         nll = -_log(scores.gather(1, label[:, None]))[:, 0]
         self.results += torch.stack([nll, confidence, (predicted == label).double()], 1).tolist()
 
-    def compute_metrics(self, results: list) -> dict[str, float]:
+    def compute_metrics(self, results: list[list[float] | None]) -> dict[str, float]:
         """``nll`` and ``ece`` over all images."""
         if None in results:
             return {}
@@ -92,7 +92,7 @@ class Diversity(BaseMetric):
         kl = (scores[:, None] * (logs[:, None] - logs[None])).sum(dim=-1)  # (m, m, B), 0 for i = j
         self.results += torch.stack([unlike, kl.sum(dim=(0, 1)) / pairs], dim=1).tolist()
 
-    def compute_metrics(self, results: list) -> dict[str, float]:
+    def compute_metrics(self, results: list[list[float] | None]) -> dict[str, float]:
         """Means over all images."""
         if None in results:
             return {}
@@ -100,7 +100,7 @@ class Diversity(BaseMetric):
         return {'students.disagreement': 100 * unlike, 'students.kl': kl}
 
 
-def _probabilities(samples: Sequence) -> Tensor | None:
+def _probabilities(samples: Sequence[Any]) -> Tensor | None:
     """Scores (B, K) of samples; None unless they are of classes that exclude each other."""
     if not all('pred_score' in sample for sample in samples):
         return None

@@ -35,7 +35,7 @@ class PredictorsEvaluator:
         """Those that every predictor gets a copy of."""
         return self.template.metrics
 
-    def process(self, predictions: Predictions, data_batch: dict) -> None:
+    def process(self, predictions: Predictions, data_batch: dict[str, Any]) -> None:
         """Take in one batch of predictions of every predictor."""
         for metric in self.together:
             metric.process(data_batch, predictions)
@@ -65,12 +65,12 @@ class _PredictorsLoop:
     evaluator: Any
     fp16: bool
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.evaluator = PredictorsEvaluator(self.evaluator)
 
     @torch.no_grad()
-    def run_iter(self, idx: int, data_batch: dict) -> None:
+    def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:
         """Score one batch."""
         hook_args = dict(batch_idx=idx, data_batch=data_batch)
         self.runner.call_hook(f'before_{self.stage}_iter', **hook_args)
@@ -82,7 +82,7 @@ class _PredictorsLoop:
         self.runner.call_hook(f'after_{self.stage}_iter', outputs=outputs, **hook_args)
 
 
-def predict_all(model: BaseModel, data_batch: dict) -> Predictions:
+def predict_all(model: BaseModel, data_batch: dict[str, Any]) -> Predictions:
     """Predictions of every predictor for one batch as it comes from the data loader.
 
     Where mmengine's test-time augmentation is around the model, the batch has several views of each

@@ -1,5 +1,6 @@
 """Mixed precision where mmengine's own wrapper refuses to work."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -21,7 +22,7 @@ class BFloat16OptimWrapper(OptimWrapper):
     """
 
     @contextmanager
-    def optim_context(self, model: nn.Module):
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Run the forward pass under autocast."""
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield

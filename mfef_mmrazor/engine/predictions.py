@@ -18,9 +18,9 @@ class KeptPredictions(BaseMetric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[dict] = []
+        self.kept: list[dict[str, Any]] = []
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Take in one batch."""
         for sample in data_samples:
             self.results.append(
@@ -32,7 +32,7 @@ class KeptPredictions(BaseMetric):
                 )
             )
 
-    def compute_metrics(self, results: list[dict]) -> dict:
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """None; of several processes only the first has the images of all."""
         self.kept = results
         return {}
@@ -95,5 +95,5 @@ def write_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) ->
             writer.writerow(row)
 
 
-def _numbers(values: Any) -> list:
+def _numbers(values: Any) -> list[Any]:
     return values.tolist() if hasattr(values, 'tolist') else list(values)

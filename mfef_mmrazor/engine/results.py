@@ -27,7 +27,7 @@ METRIC = 'accuracy/top1'
 # what stands for a predictor where there is no top-1 accuracy; else the first number there is
 PREFERRED = (METRIC, 'multi-label/mAP', 'single-label/f1-score', 'multi-label/f1-score')
 
-History = list[dict]
+History = list[dict[str, Any]]
 """One entry a validation: ``{'epoch': 3, 'student0': 61.2, 'student1': ...}``, in percent.
 
 A training by iterations has ``'iter'`` in the place of ``'epoch'``.
@@ -71,7 +71,7 @@ def accuracies(metrics: dict[str, Any], metric: str | None = None) -> dict[str, 
     return named or ({'model': round(float(metrics[metric]), 4)} if metric in metrics else {})
 
 
-def calibration(metrics: dict[str, Any], predictors: Iterable[str]) -> dict[str, dict]:
+def calibration(metrics: dict[str, Any], predictors: Iterable[str]) -> dict[str, dict[str, float]]:
     """NLL and ECE by predictor, and under ``students`` how far these differ, where measured.
 
     Example:
@@ -95,12 +95,14 @@ def unit_of(history: History) -> str:
     return next(unit for unit in UNITS if unit in history[-1])
 
 
-def summarize(history: History, calibration: Sequence[dict] = ()) -> dict[str, dict]:
+def summarize(
+    history: History, calibration: Sequence[dict[str, Any]] = ()
+) -> dict[str, dict[str, Any]]:
     """Last and best epoch of every predictor, with NLL and ECE where they were measured."""
     unit = unit_of(history)
     measured = {entry[unit]: entry for entry in calibration}
 
-    def of(entry: dict, name: str) -> dict:
+    def of(entry: dict[str, Any], name: str) -> dict[str, Any]:
         known = measured.get(entry[unit], {}).get(name, {})
         return {unit: entry[unit], 'accuracy': entry[name], **known}
 
@@ -111,7 +113,7 @@ def summarize(history: History, calibration: Sequence[dict] = ()) -> dict[str, d
     return summary
 
 
-def summarize_students(calibration: Sequence[dict]) -> dict:
+def summarize_students(calibration: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """How far the students differ at the last epoch; empty where it was not measured."""
     if not calibration or 'students' not in calibration[-1]:
         return {}
@@ -120,7 +122,7 @@ def summarize_students(calibration: Sequence[dict]) -> dict:
     return dict(last={unit: last[unit], **last['students']})
 
 
-def read_results(path: Path) -> dict:
+def read_results(path: Path) -> dict[str, Any]:
     """The content of a ``results.json`` of this or an older version of this package.
 
     Raises:
@@ -150,7 +152,7 @@ def git_revision() -> str | None:
     """Commit of this package's source, with ``-dirty`` where it was changed; None outside git."""
     folder = Path(__file__).parent
 
-    def git(*args: str) -> subprocess.CompletedProcess:
+    def git(*args: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(['git', *args], cwd=folder, capture_output=True, text=True)
 
     try:
@@ -190,7 +192,7 @@ def deployed_size(network: nn.Module, inputs: Tensor) -> dict[str, int]:
     )
 
 
-def write_json(path: Path, content: dict) -> None:
+def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write all of a file or nothing."""
     write_atomically(path, f'{json.dumps(content, indent=2)}\n'.encode())
 
@@ -200,7 +202,7 @@ def draw_curves(
     history: History,
     title: str,
     metric: str = METRIC,
-    calibration: Sequence[dict] = (),
+    calibration: Sequence[dict[str, Any]] = (),
 ) -> 'Figure':
     """Primary metric of every predictor over the epochs or iterations, as the picture written.
 

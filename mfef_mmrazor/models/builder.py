@@ -12,6 +12,8 @@ from mmengine.model import BaseModule
 from mmrazor.registry import MODELS
 from torch import nn
 
+from ..cfg_type import Cfg
+
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     """The names most like ``name``, as the end of an error message; empty where none is."""
@@ -30,7 +32,7 @@ def shortened(names: Sequence[str], most: int = 8) -> str:
     return f'{shown} and {len(names) - most} more' if len(names) > most else shown
 
 
-def build(cfg: dict | nn.Module, **defaults) -> Any:
+def build(cfg: Cfg | nn.Module, **defaults: Any) -> Any:
     """Build a module in the registry scope of its own ``type`` prefix.
 
     Without that, the parts of an ``mmpretrain.ImageClassifier`` would be looked for in the scope of
@@ -60,7 +62,7 @@ def build(cfg: dict | nn.Module, **defaults) -> Any:
     return MODELS.build(cfg)
 
 
-def find(cfg: dict) -> Any:
+def find(cfg: Cfg) -> Any:
     """Resolve the ``type`` of a config to the registered class.
 
     Raises:
@@ -74,7 +76,7 @@ def find(cfg: dict) -> Any:
     return scope_and_class(cfg)[1]
 
 
-def scope_and_class(cfg: dict) -> tuple[str, Any]:
+def scope_and_class(cfg: Cfg) -> tuple[str, Any]:
     """The package that has registered the type, and the class.
 
     The package is that of the ``_scope_`` or of the prefix, without either mmrazor or mmpretrain.
@@ -106,7 +108,7 @@ def initialise(network: BaseModule) -> None:
         logger.setLevel(level)
 
 
-def check_arguments(factory: type, cfg: dict) -> None:
+def check_arguments(factory: type, cfg: Cfg) -> None:
     """Raise a ``TypeError`` that names the first argument ``factory`` does not take."""
     parameters = inspect.signature(factory).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):

@@ -59,7 +59,7 @@ class InMemoryDataPreprocessor(ClsDataPreprocessor):
         self.num_views = num_views
         self.seed_and_epoch: tuple[int, int] | None = None  # set by EpochSeedHook
 
-    def forward(self, data: dict, training: bool = False) -> dict:
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Images (B, 3, H, W), or a list of such views, and their data samples."""
         numbers = torch.cat([sample.sample_idx for sample in data['data_samples']]).cpu()
         data = self.cast_data(data)
@@ -106,7 +106,7 @@ class InMemoryDataPreprocessor(ClsDataPreprocessor):
             rows = rows.sub_(mean).div_(std)
         return rows.unflatten(2, (width, channels)).permute(0, 3, 1, 2)
 
-    def mixed(self, inputs: Tensor, labels: Tensor) -> dict:
+    def mixed(self, inputs: Tensor, labels: Tensor) -> dict[str, Any]:
         """A batch (B, 3, H, W) that mixup or the like has mixed, with labels (B,) become scores."""
         scores = F.one_hot(labels, self.num_classes)
         inputs, scores = self.batch_augments(inputs, scores)

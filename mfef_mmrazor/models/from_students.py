@@ -11,6 +11,7 @@ from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
 from mmrazor.models.losses import DISTLoss, DKDLoss, KLDivergence
 from torch import nn
 
+from ..cfg_type import Cfg
 from .builder import find
 from .distillers.online_distiller import OnlineDistiller
 from .losses import StandardizedKLDivergence
@@ -23,7 +24,7 @@ from .student_facts import (
     number_of_classes,
 )
 
-PER_LABEL: dict[str, dict] = dict(
+PER_LABEL: dict[str, Cfg] = dict(
     KLDivergence=dict(type='BernoulliKLDivergence'),
     EnsembleKLDivergence=dict(divergence=dict(type='BernoulliKLDivergence')),
     MutualKLDivergence=dict(divergence=dict(type='BernoulliKLDivergence')),
@@ -34,8 +35,8 @@ OF_SOFTMAXES = (DISTLoss, DKDLoss, KLDivergence, StandardizedKLDivergence)
 
 
 def arguments_of_distiller(
-    kind: type[OnlineDistiller], cfg: dict, students: Sequence[nn.Module]
-) -> dict:
+    kind: type[OnlineDistiller], cfg: Cfg, students: Sequence[nn.Module]
+) -> Cfg:
     """A distiller's config with what it leaves out and the students know.
 
     - ``num_students``, ``num_classes`` and ``in_channels``, the channels of the last maps;
@@ -72,7 +73,7 @@ def arguments_of_distiller(
 
 
 def _channels(
-    kind: type[OnlineDistiller], cfg: dict, students: Sequence[nn.Module]
+    kind: type[OnlineDistiller], cfg: Cfg, students: Sequence[nn.Module]
 ) -> int | list[int] | None:
     """``in_channels``, if the students' heads tell it and no other map is recorded."""
     recorders = cfg.get('recorders') or {}
@@ -85,8 +86,8 @@ def _channels(
 
 
 def _losses_on_labels(
-    kind: type[OnlineDistiller], cfg: dict, defaults: dict, students: Sequence[nn.Module]
-) -> dict:
+    kind: type[OnlineDistiller], cfg: Cfg, defaults: dict[str, Any], students: Sequence[nn.Module]
+) -> Cfg:
     found = [loss_on_labels(student) for student in students]
     taken: dict[str, Any] = {}
     for name, default in defaults.items():
@@ -109,7 +110,7 @@ def _losses_on_labels(
     return taken
 
 
-def _losses_per_label(kind: type[OnlineDistiller], cfg: dict, defaults: dict) -> dict:
+def _losses_per_label(kind: type[OnlineDistiller], cfg: Cfg, defaults: dict[str, Any]) -> Cfg:
     changed = {}
     for name, default in defaults.items():
         given = cfg.get(name, default)
@@ -157,7 +158,7 @@ def check_teaching(distiller: OnlineDistiller, students: Sequence[nn.Module]) ->
 
 
 def share_augments(
-    students: Sequence[nn.Module], preprocessor: Any, given: dict | nn.Module | None
+    students: Sequence[nn.Module], preprocessor: Any, given: Cfg | nn.Module | None
 ) -> None:
     """Let the data preprocessor of all students mix batches as their ``train_cfg.augments`` say.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from unittest.mock import patch
 
 import mmpretrain
@@ -150,7 +151,7 @@ def warn_of_twins(students: Sequence[nn.Module]) -> None:
                 )
 
 
-def _weights(checkpoint: dict) -> Weights:
+def _weights(checkpoint: dict[str, Any]) -> Weights:
     """The tensors by name, of a file of mmengine's, timm's or torch's."""
     for key in ('state_dict', 'model', 'model_state'):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):

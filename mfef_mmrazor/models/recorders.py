@@ -34,7 +34,7 @@ class LogitsRecorder(ModuleOutputsRecorder):
         True
     """
 
-    def forward_hook(self, module: nn.Module, inputs: tuple, outputs: Any) -> None:
+    def forward_hook(self, module: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
         """Keep the logits that the head has just given."""
         if isinstance(outputs, (tuple, list)):
             total = sum(outputs[1:], outputs[0])
@@ -78,7 +78,7 @@ class FeatureMapRecorder(ModuleOutputsRecorder):
         super().__init__(source)
         self.note = ''
         """What was done to get a map, for the log; empty where the backbone gave one."""
-        self._tokens: tuple | None = None
+        self._tokens: tuple[Tensor, tuple[int, int]] | None = None
         self._last_stage: Any = None
 
     def prepare_from_model(self, model: nn.Module | None = None) -> None:
@@ -106,13 +106,13 @@ class FeatureMapRecorder(ModuleOutputsRecorder):
         super().__exit__(*error)
         self._backbone.__dict__.pop('_format_output', None)
 
-    def forward_hook(self, module: nn.Module, inputs: tuple, outputs: Any) -> None:
+    def forward_hook(self, module: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
         """Keep the map behind what the backbone has just given."""
         if self.recording:
             self.data_buffer.append(self._map_of(outputs))
         self._tokens = self._last_stage = None
 
-    def _keep_last_stage(self, module: nn.Module, inputs: tuple, output: Any) -> None:
+    def _keep_last_stage(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self.recording:
             self._last_stage = output
 

@@ -59,7 +59,7 @@ def predicts_itself(student: nn.Module) -> bool:
     return predict is not None and not predict.__module__.startswith('mmpretrain.')
 
 
-def agreed(found: Sequence) -> bool:
+def agreed(found: Sequence[Any]) -> bool:
     """Whether all are of one kind and have the same settings."""
     first, *others = map(_settings, found)
     return all(other == first for other in others)

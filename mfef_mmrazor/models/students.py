@@ -8,15 +8,14 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.model import BaseModel
 
+from ..cfg_type import Cfg
 from .builder import build, initialise
 from .initial_weights import load_initial_weights
 
 read_once = functools.cache(get_config)  # a second for each: it goes through its package's index
 
 
-def build_student(
-    index: int, student: dict | BaseModel, pretrained: str | None = None
-) -> BaseModel:
+def build_student(index: int, student: Cfg | BaseModel, pretrained: str | None = None) -> BaseModel:
     """Build a student, and initialise it; a built one is taken as it is.
 
     Args:
@@ -54,7 +53,7 @@ def build_student(
     return student
 
 
-def resolve_student(cfg: dict) -> dict:
+def resolve_student(cfg: Cfg) -> Cfg:
     """The config itself, where mmrazor's ``cfg_path`` points to that of another package.
 
     ``pretrained=True`` stands for the weights that the package publishes for it. Whatever else is
@@ -94,7 +93,7 @@ def resolve_student(cfg: dict) -> dict:
     return merged.model.to_dict()
 
 
-def split_initial_weights(cfg: dict) -> tuple[dict, str | None]:
+def split_initial_weights(cfg: Cfg) -> tuple[Cfg, str | None]:
     """The config without the checkpoint that the whole network is to start from, and its path."""
     cfg = dict(cfg)
     if isinstance(cfg.get('pretrained'), str):  # a bool is the network's own business

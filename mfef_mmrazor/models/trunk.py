@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from mmpretrain.models.backbones.resnet import ResNet
 from torch import Tensor, nn
 
+from ..cfg_type import Cfg
 from .backbones import WideResNet
 
 
@@ -110,7 +112,7 @@ class Trunk:
         """
         maps: list[Tensor] = []
 
-        def keep(module: nn.Module, args: tuple, output: Tensor) -> None:
+        def keep(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             if self.mean_gradient and output.requires_grad:
                 output.register_hook(lambda gradient: gradient / self.number)
             maps.append(output)
@@ -135,7 +137,7 @@ class Trunk:
             for key, value in self.first.get_submodule(name).state_dict().items()
         }
 
-    def check_recorders(self, recorders: Sequence[Mapping[str, dict]]) -> None:
+    def check_recorders(self, recorders: Sequence[Mapping[str, Cfg]]) -> None:
         """Raise a ``ValueError`` for a recorder of what only the first student has.
 
         The others have no trunk of their own, so only the trunk's output can be recorded.

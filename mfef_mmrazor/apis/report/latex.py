@@ -1,5 +1,7 @@
 """The table of accuracies for a paper."""
 
+from typing import Any
+
 import pandas as pd
 
 from .ranks import ALPHA
@@ -14,7 +16,7 @@ HEAD = """\
 """
 
 
-def best_method(rows: pd.DataFrame, comparisons: list[dict]) -> str | None:
+def best_method(rows: pd.DataFrame, comparisons: list[dict[str, Any]]) -> str | None:
     """The method of the best students, if the test says that it is better than the baseline."""
     best = rows.loc[rows[STUDENTS].idxmax(), 'method']
     for comparison in comparisons:
@@ -24,7 +26,9 @@ def best_method(rows: pd.DataFrame, comparisons: list[dict]) -> str | None:
     return None
 
 
-def latex(summaries: dict[str, pd.DataFrame], stats: dict, baseline: str, metric: str) -> str:
+def latex(
+    summaries: dict[str, pd.DataFrame], stats: dict[str, Any], baseline: str, metric: str
+) -> str:
     r"""A table with booktabs per block, ready to ``\input``.
 
     Args:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
@@ -21,10 +22,10 @@ TEMPLATE = 'report.html.jinja'
 def page(
     work_dir: Path,
     comparison: Comparison,
-    stored: Sequence[tuple[Entry, dict]],
+    stored: Sequence[tuple[Entry, dict[str, Any]]],
     runs: pd.DataFrame,
     summaries: dict[str, pd.DataFrame],
-    stats: dict,
+    stats: dict[str, Any],
     metric: str,
 ) -> str:
     """The whole report in HTML: tables, pictures, statistics, configs and versions.
@@ -81,7 +82,7 @@ def page(
     )
 
 
-def test_table(comparisons: list[dict]) -> list[dict[str, str]]:
+def test_table(comparisons: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Each method against the baseline, as text."""
     rows = []
     for c in comparisons:
@@ -107,9 +108,9 @@ def config_table(work_dir: Path, comparison: Comparison, block: str) -> list[dic
     ]
 
 
-def versions(stored: Sequence[tuple[Entry, dict]]) -> list[dict[str, str]]:
+def versions(stored: Sequence[tuple[Entry, dict[str, Any]]]) -> list[dict[str, str]]:
     """Versions and revisions that the runs were made with, and how many with each."""
-    found: dict[str, Counter] = {'revision': Counter()}
+    found: dict[str, Counter[str]] = {'revision': Counter()}
     for _, results in stored:
         found['revision'][results['git_revision'] or 'unknown'] += 1
         for package, version in results['versions'].items():

@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from scipy import stats
@@ -89,7 +89,7 @@ def draw_cost(runs: pd.DataFrame, metric: str = METRIC) -> 'Figure':
     return _panels(students, draw_block, 'training, seconds (mean over seeds)', rows=8)
 
 
-def draw_curves(stored: Sequence[tuple[Entry, dict]], metric: str = METRIC) -> 'Figure':
+def draw_curves(stored: Sequence[tuple[Entry, dict[str, Any]]], metric: str = METRIC) -> 'Figure':
     """Accuracy of every run over its training: a panel a method, a line a seed.
 
     Args:

@@ -4,7 +4,7 @@ As in Demšar, "Statistical comparisons of classifiers over multiple data sets" 
 """
 
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import scikit_posthocs
@@ -31,7 +31,7 @@ def scores_by_block(runs: pd.DataFrame) -> pd.DataFrame:
     return means.loc[runs['block'].unique(), order].round(2)
 
 
-def rank(runs: pd.DataFrame) -> dict | None:
+def rank(runs: pd.DataFrame) -> dict[str, Any] | None:
     """Average ranks, wins, ties and losses of each pair, and tests; None for fewer than two blocks.
 
     Friedman's test says whether there is any difference, Nemenyi's between which methods. Neither
@@ -45,7 +45,7 @@ def rank(runs: pd.DataFrame) -> dict | None:
     for a, b in combinations(scores.columns, 2):
         wins, losses = int((scores[a] > scores[b]).sum()), int((scores[a] < scores[b]).sum())
         pairs.append(dict(a=a, b=b, wins=wins, ties=len(scores) - wins - losses, losses=losses))
-    found: dict = dict(
+    found: dict[str, Any] = dict(
         blocks=list(scores.index),
         left_out=[method for method in runs['method'].unique() if method not in scores],
         average_ranks={method: round(float(r), 4) for method, r in ranks.items()},
@@ -89,7 +89,7 @@ def draw_critical_difference(runs: pd.DataFrame) -> 'Figure':
     return figure
 
 
-def rank_table(grid: dict) -> list[dict[str, str]]:
+def rank_table(grid: dict[str, Any]) -> list[dict[str, str]]:
     """A row a method, the best first: its average rank, and its pairs with every other method."""
     ranks = dict(sorted(grid['average_ranks'].items(), key=lambda item: item[1]))
     counts = {}

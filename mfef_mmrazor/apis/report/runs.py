@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ DIVERSITY = ('disagreement', 'kl')
 
 def stored_results(
     work_dir: Path, entries: Sequence[Entry]
-) -> tuple[list[tuple[Entry, dict]], str]:
+) -> tuple[list[tuple[Entry, dict[str, Any]]], str]:
     """Every finished run, with its ``results.json``; and the name of the metric.
 
     Raises:
@@ -39,9 +40,9 @@ def stored_results(
     return found, next(iter(metrics))
 
 
-def numbers(stored: Sequence[tuple[Entry, dict]]) -> pd.DataFrame:
+def numbers(stored: Sequence[tuple[Entry, dict[str, Any]]]) -> pd.DataFrame:
     """One row a run and predictor: accuracies in percent, seconds, size of what is deployed."""
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     for entry, results in stored:
         of_run = dict(
             block=entry.block,
@@ -56,7 +57,7 @@ def numbers(stored: Sequence[tuple[Entry, dict]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def check_last_epoch(path: Path, results: dict) -> None:
+def check_last_epoch(path: Path, results: dict[str, Any]) -> None:
     """Raise a ``ValueError`` if a run's last accuracies are not those of its last epoch."""
     unit = unit_of(results['history'])
     scored, trained = max(entry[unit] for entry in results['history']), results[f'{unit}s']
@@ -67,7 +68,7 @@ def check_last_epoch(path: Path, results: dict) -> None:
         )
 
 
-def _predictors(results: dict) -> dict[str, dict[str, float]]:
+def _predictors(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Accuracy at the last and the best epoch, NLL and ECE: of each predictor, and over students.
 
     Over the students it is their mean, how far they differ, and the best accuracy.

@@ -1,5 +1,7 @@
 """What of the differences between methods is more than chance."""
 
+from typing import Any
+
 import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -11,7 +13,7 @@ from .runs import STUDENTS
 MIN_SEEDS = 5
 
 
-def statistics(runs: pd.DataFrame, baseline: str, metric: str = METRIC) -> dict:
+def statistics(runs: pd.DataFrame, baseline: str, metric: str = METRIC) -> dict[str, Any]:
     """Each method against the baseline: differences by seed, interval, tests, Holm-corrected.
 
     Over several blocks, ``blocks`` has the comparisons of each, and ``grid`` the methods' ranks.
@@ -19,7 +21,7 @@ def statistics(runs: pd.DataFrame, baseline: str, metric: str = METRIC) -> dict:
     shown = f'{metric}, {STUDENTS}, last epoch'
     if metric == METRIC:
         shown = f'top-1 accuracy, {STUDENTS}, last epoch, percent'
-    found: dict = dict(metric=shown, baseline=baseline)
+    found: dict[str, Any] = dict(metric=shown, baseline=baseline)
     blocks = runs.groupby('block', sort=False)
     by_block = {block: against_baseline(of_block, baseline) for block, of_block in blocks}
     if len(by_block) > 1:
@@ -28,12 +30,12 @@ def statistics(runs: pd.DataFrame, baseline: str, metric: str = METRIC) -> dict:
     return dict(found, comparisons=next(iter(by_block.values())))
 
 
-def comparisons_of(stats: dict, block: str) -> list[dict]:
+def comparisons_of(stats: dict[str, Any], block: str) -> list[dict[str, Any]]:
     """The comparisons of one block in :func:`statistics`."""
     return stats['blocks'][block] if 'blocks' in stats else stats['comparisons']
 
 
-def against_baseline(runs: pd.DataFrame, baseline: str) -> list[dict]:
+def against_baseline(runs: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:
     """Each method of one block against the baseline; none where that is not of the block."""
     by_seed = runs[runs['predictor'] == STUDENTS].pivot(
         index='seed', columns='method', values='last'
@@ -53,10 +55,10 @@ def against_baseline(runs: pd.DataFrame, baseline: str) -> list[dict]:
     return comparisons
 
 
-def compare_pairs(differences: pd.Series) -> dict:
+def compare_pairs(differences: pd.Series) -> dict[str, Any]:
     """Statistics of paired differences (index: seeds)."""
     n = len(differences)
-    found: dict = dict(
+    found: dict[str, Any] = dict(
         n=n, seeds=[int(s) for s in differences.index], differences=differences.round(6).tolist()
     )
     if n:

@@ -36,7 +36,7 @@ epoch. The best one of each method was trained for the table above.
 def markdown(
     runs: pd.DataFrame,
     summaries: dict[str, pd.DataFrame],
-    stats: dict,
+    stats: dict[str, Any],
     baseline: str,
     metric: str,
     work_dir: Path,
@@ -140,7 +140,7 @@ def calibration_table(rows: pd.DataFrame) -> list[dict[str, str]]:
     ]
 
 
-def mean_std(row: dict, name: str, digits: int = 2) -> str:
+def mean_std(row: dict[str, Any], name: str, digits: int = 2) -> str:
     """``70.12 ± 0.34``; nothing where there is no number, and no deviation of one."""
     if pd.isna(row[name]):
         return ''
@@ -148,7 +148,7 @@ def mean_std(row: dict, name: str, digits: int = 2) -> str:
     return f'{row[name]:.{digits}f}' + ('' if pd.isna(deviation) else f' ± {deviation:.{digits}f}')
 
 
-def sweep_rows(sweep: dict) -> list[dict[str, str]]:
+def sweep_rows(sweep: dict[str, Any]) -> list[dict[str, str]]:
     """Every setting that was tried, as text, and which were chosen."""
     several = len({tried['block'] for tried in sweep['settings']}) > 1
     return [

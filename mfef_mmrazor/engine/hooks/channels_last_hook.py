@@ -3,6 +3,7 @@
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 
 
@@ -18,7 +19,7 @@ class ChannelsLastHook(Hook):
     order, so the other format would give other initial weights.
     """
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Reorder the weights."""
         if not is_model_wrapper(runner.model):
             runner.model.to(memory_format=torch.channels_last)

@@ -40,7 +40,7 @@ class SafeCheckpointHook(CheckpointHook):
         ...     checkpoint=dict(type='mmrazor.SafeCheckpointHook', interval=1, max_keep_ckpts=2))
     """
 
-    backend_args: dict | None
+    backend_args: dict[str, Any] | None
 
     def __init__(self, *args: Any, allow_changes: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -53,7 +53,7 @@ class SafeCheckpointHook(CheckpointHook):
             newest = newest_checkpoint(runner.work_dir)
             runner._load_from = str(newest) if newest else None
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Go on only as the same run; put in the buffers of this process."""
         if not runner._resume:
             return
@@ -63,7 +63,7 @@ class SafeCheckpointHook(CheckpointHook):
         if len(buffers) == get_world_size():
             checkpoint['state_dict'].update(buffers[get_rank()])
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add what the run is, and the buffers of all processes."""
         checkpoint['meta']['run'] = identity(runner)
         if self.buffers:
@@ -109,13 +109,13 @@ class SafeCheckpointHook(CheckpointHook):
             return {None: self.best_ckpt_path}
         return dict(self.best_ckpt_path_dict)
 
-    def _set_best(self, paths: dict) -> None:
+    def _set_best(self, paths: dict[str | None, str | None]) -> None:
         if len(self.key_indicators) == 1:
             self.best_ckpt_path = paths[None]
         else:
             self.best_ckpt_path_dict = paths
 
-    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         """mmengine's, in another order: the new file, the pointer, then the old file goes."""
         old = []
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
@@ -130,7 +130,7 @@ class SafeCheckpointHook(CheckpointHook):
             for name in old:
                 self._remove(self.file_backend.join_path(self.out_dir, name))
 
-    def save(self, runner: Runner, name: str, meta: dict) -> None:
+    def save(self, runner: Runner, name: str, meta: dict[str, Any]) -> None:
         """Save a checkpoint under a name, and let the pointer name it."""
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -156,7 +156,7 @@ class SafeCheckpointHook(CheckpointHook):
             named = os.path.relpath(self.last_ckpt, runner.work_dir) if local else self.last_ckpt
             write_atomically(Path(runner.work_dir, POINTER), named.encode())
 
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
         """mmengine's, which finds no older best file to remove until the new one is there."""
         if not self.save_best:
             return

@@ -9,6 +9,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 
+from ...cfg_type import Cfg
+
 HOWS = {
     'keep': 'as the run was started; after their end the values stay where they are',
     'config': 'as the config says now, from the step that is reached',
@@ -57,11 +59,11 @@ class ContinuedScheduleHook(Hook):
         self.how = how
         self.planned: int | None = None
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep the length that the run is planned for, in iterations."""
         checkpoint['planned_iters'] = runner.max_iters
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take the planned length of a run that is resumed."""
         if runner._resume:
             hub = checkpoint.get('message_hub') or {}
@@ -107,7 +109,7 @@ class ContinuedScheduleHook(Hook):
         runner.param_schedulers = schedulers
 
 
-def scaled(cfg: dict, factor: float) -> dict:
+def scaled(cfg: Cfg, factor: float) -> Cfg:
     """A schedule's config with every time in it multiplied.
 
     Example:

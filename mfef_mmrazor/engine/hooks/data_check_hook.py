@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from torch.utils.data import DataLoader
 
@@ -31,7 +32,7 @@ class DataCheckHook(Hook):
         ValueError: One of these; in ``before_train``.
     """
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Check the data set and the size of the last batch."""
         model, loader = unwrapped(runner.model), runner.train_dataloader
         network = getattr(model, 'architecture', model)
@@ -58,7 +59,7 @@ def _check_classes(dataset: Any, expected: int | None) -> None:
         )
 
 
-def _check_single_image(model: Any, loader: DataLoader, images: int) -> None:
+def _check_single_image(model: Any, loader: DataLoader[Any], images: int) -> None:
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng():

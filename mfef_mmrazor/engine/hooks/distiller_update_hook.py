@@ -1,6 +1,9 @@
 """Lets a distiller act right before and right after each step of the optimizer."""
 
+from typing import Any
+
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -22,7 +25,7 @@ class DistillerUpdateHook(Hook):
         ValueError: Gradients are accumulated, and the method decides batch by batch.
     """
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Follow the optimizer."""
         model = unwrapped(runner.model)
         self.handles: list[RemovableHandle] = []
@@ -36,7 +39,7 @@ class DistillerUpdateHook(Hook):
             )
         self.handles = announce_updates(model, runner.optim_wrapper.optimizer)
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         """Leave the optimizer as it was."""
         for handle in self.handles:
             handle.remove()
@@ -55,11 +58,11 @@ def announce_updates(model: OnlineDistill, optimizer: Optimizer) -> list[Removab
     distiller = model.distiller
     distiller.updates_announced = True
 
-    def before(*_) -> None:
+    def before(*_: Any) -> None:
         if not model.distillation_stopped:
             distiller.before_update(model.students)
 
-    def after(*_) -> None:
+    def after(*_: Any) -> None:
         if not model.distillation_stopped:
             distiller.after_update(model.students)
 

@@ -3,11 +3,12 @@
 import functools
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
-from mmengine.runner import set_random_seed
+from mmengine.runner import Runner, set_random_seed
 from mmrazor.registry import HOOKS
 
 from ...models.data_preprocessor import InMemoryDataPreprocessor
@@ -28,7 +29,7 @@ class EpochSeedHook(Hook):
     and resuming does not read again what earlier epochs have read.
     """
 
-    def before_train_epoch(self, runner) -> None:
+    def before_train_epoch(self, runner: Runner) -> None:
         """Seed this process, and the workers that the epoch will start."""
         loader = runner.train_dataloader
         if not by_iterations(runner):
@@ -40,21 +41,21 @@ class EpochSeedHook(Hook):
         else:
             runner.train_loop.dataloader_iterator = epoch_after_epoch(runner)
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Tell a data preprocessor that draws crops and flips by the image which epoch it is."""
         preprocessor = unwrapped(runner.model).data_preprocessor
         if isinstance(preprocessor, InMemoryDataPreprocessor):
             preprocessor.seed_and_epoch = runner.seed, int(epochs_over(runner))
 
 
-def seed_of(runner, epoch: int, step: int = 0) -> int:
+def seed_of(runner: Runner, epoch: int, step: int = 0) -> int:
     """Of this process, for a step of an epoch."""
     entropy = (runner.seed, epoch, get_rank(), step)
     # divided by two, so that there is room for the workers' numbers
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] // 2)
 
 
-def seed_workers(runner, epoch: int) -> None:
+def seed_workers(runner: Runner, epoch: int) -> None:
     """Seed the workers that will load the epoch's data."""
     loader = runner.train_dataloader
     if isinstance(loader.worker_init_fn, functools.partial):
@@ -63,7 +64,7 @@ def seed_workers(runner, epoch: int) -> None:
         )
 
 
-def seeded(runner, batches: Iterator, epoch: int) -> Iterator:
+def seeded(runner: Runner, batches: Iterator[Any], epoch: int) -> Iterator[Any]:
     """The batches of an epoch, with a seed for each: for its images and for its training step."""
     for step in itertools.count():
         set_random_seed(seed_of(runner, epoch, step))
@@ -74,7 +75,7 @@ def seeded(runner, batches: Iterator, epoch: int) -> Iterator:
         yield batch
 
 
-def epoch_after_epoch(runner) -> Iterator:
+def epoch_after_epoch(runner: Runner) -> Iterator[Any]:
     """All batches of a training by iterations, from its first; None for those of epochs before.
 
     To resume, mmengine's loop takes as many batches as have been trained, and drops them.

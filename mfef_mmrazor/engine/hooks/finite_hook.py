@@ -87,14 +87,20 @@ class FiniteHook(Hook):
         if self.skip_nonfinite:
             self.buffers = [(x, x.clone()) for x in unwrapped(runner.model).buffers()]
 
-    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
         norm = total_norm(p.grad for group in optimizer.param_groups for p in group['params'])
         self.gradient_norms.append(norm)
         if not (self.late or norm.isfinite()):
             optimizer.zero_grad(set_to_none=True)  # torch's optimizers then change nothing
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Any] | None = None,
     ) -> None:
         """Check the step; on a GPU the one before, which is ready by now."""
         numbers = {
@@ -119,7 +125,7 @@ class FiniteHook(Hook):
         """Check what is left, before it is scored."""
         self.check(runner)
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check what is left, before it is saved."""
         self.check(runner)
 

@@ -1,20 +1,23 @@
 """Passes the students' logits on held-out training images to the distiller."""
 
 from collections import defaultdict
+from typing import Any
 
 import torch
 from mmengine.dist import all_gather
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmpretrain.datasets import KFoldDataset
 from mmrazor.registry import HOOKS
 from torch import Tensor
 
-from ...models.algorithms.online_distill import targets
+from ...cfg_type import Cfg
+from ...models.data_samples import targets
 from ..position import by_iterations, steps_per_epoch
 from ..unwrap import unwrapped
 
 
-def held_out(train: dict, val: dict) -> dict:
+def held_out(train: Cfg, val: Cfg) -> Cfg:
     """The fold that a ``KFoldDataset`` holds out, read as the validation data are; as configs."""
     images = dict(train['dataset'])
     if 'pipeline' in val:  # else the data preprocessor augments, in training alone
@@ -42,7 +45,7 @@ class HeldOutHook(Hook):
     kept: Tensor | None = None
     priority = 'ABOVE_NORMAL'  # before EpochSeedHook: no random number of the epoch is used up
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Build the data loader of the held-out images."""
         distiller = unwrapped(runner.model).distiller
         if not hasattr(distiller, 'learn_held_out'):
@@ -60,22 +63,22 @@ class HeldOutHook(Hook):
         dataset = held_out(train, val.dataset)
         self.dataloader = runner.build_dataloader(dict(val, dataset=dataset), seed=runner.seed)
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep what the distiller has learnt at the start of this epoch."""
         checkpoint['held_out_weights'] = unwrapped(runner.model).distiller.weights
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Go on with it, where a run was stopped within an epoch."""
         if runner._resume and ('mid_epoch' in checkpoint or by_iterations(runner)):
             self.kept = checkpoint.get('held_out_weights')
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """In a training by iterations, begin an epoch."""
         if by_iterations(runner) and runner.iter and runner.iter % steps_per_epoch(runner) == 0:
             self.before_train_epoch(runner)
 
     @torch.no_grad()
-    def before_train_epoch(self, runner) -> None:
+    def before_train_epoch(self, runner: Runner) -> None:
         """Run the students over the held-out images."""
         model = unwrapped(runner.model)
         if self.kept is not None:

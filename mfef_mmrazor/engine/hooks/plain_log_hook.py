@@ -1,9 +1,12 @@
 """Stores the log in checkpoints as plain tensors."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
 from mmengine.utils import apply_to
 from mmrazor.registry import HOOKS
 
@@ -19,7 +22,7 @@ class PlainLogHook(Hook):
 
     priority = 'VERY_LOW'
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Replace the buffers by tensors, and numpy's numbers by Python's."""
         hub = checkpoint['message_hub']
         checkpoint['log_history'] = {
@@ -32,7 +35,7 @@ class PlainLogHook(Hook):
             lambda value: value.item(),
         )
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Make the buffers again, as resuming expects them."""
         for name, parts in checkpoint.get('log_history', {}).items():
             values, counts = (part.cpu().numpy() for part in parts)

@@ -3,9 +3,11 @@
 import logging
 import math
 import sys
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -28,7 +30,7 @@ class ProgressHook(Hook):
         self.progress: Progress | None = None
         self.accuracy = ''
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Show the bar, if there is a terminal to show it on."""
         if not (sys.stdout.isatty() and is_main_process()):
             return
@@ -54,7 +56,9 @@ class ProgressHook(Hook):
         )
         self.progress.start()
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """Advance the bar."""
         if self.progress:
             self.progress.update(
@@ -65,21 +69,21 @@ class ProgressHook(Hook):
             )
 
     @staticmethod
-    def epoch(runner) -> str:
+    def epoch(runner: Runner) -> str:
         """The epoch the training is in, of how many."""
         if not by_iterations(runner):
             return f'{runner.epoch + 1}/{runner.max_epochs}'
         steps = steps_per_epoch(runner)
         return f'{runner.iter // steps + 1}/{math.ceil(runner.max_iters / steps)}'
 
-    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Show the accuracies."""
         if self.progress:
             found = accuracies(metrics or {})
             shown = ' '.join(f'{name} {value:.1f}%' for name, value in found.items())
             self.progress.update(self.task, accuracy=shown)
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         """Remove the progress bar and restore the log level."""
         if self.progress:
             self.progress.stop()

@@ -1,6 +1,9 @@
 """Tells the distiller how far the training is."""
 
+from typing import Any
+
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 
 from ...models.algorithms.online_distill import OnlineDistill
@@ -19,7 +22,7 @@ class RampUpHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Warn if the distillation does not get to its full weight in this training."""
         model, steps = unwrapped(runner.model), steps_per_epoch(runner)
         if not isinstance(model, OnlineDistill):
@@ -37,13 +40,13 @@ class RampUpHook(Hook):
                 'the distillation never gets to its full weight. About a quarter is usual'
             )
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Say how far the training is."""
         model = unwrapped(runner.model)
         if isinstance(model, OnlineDistill):
             model.distiller.progress = Progress(epochs_over(runner), runner.iter)
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         """Let the model go: its next runner may be without this hook."""
         model = unwrapped(runner.model)
         if isinstance(model, OnlineDistill):

@@ -2,10 +2,12 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from rich.console import Console
 from rich.table import Table
@@ -50,13 +52,13 @@ class ResultsHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self.history: list[dict] = []
-        self.calibration: list[dict] = []
+        self.history: list[dict[str, Any]] = []
+        self.calibration: list[dict[str, Any]] = []
         self.metric = METRIC
         self.seconds = 0.0
         self.revisions = [git_revision()]  # now: there may be later ones when the run ends
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Add calibration to what validation measures.
 
         And score the epoch a run is resumed from: its checkpoint was saved before it was scored.
@@ -69,7 +71,7 @@ class ResultsHook(Hook):
         if missed and due and runner.val_loop:
             runner.val_loop.run()
 
-    def measure_calibration(self, runner) -> None:
+    def measure_calibration(self, runner: Runner) -> None:
         """Let validation measure it as well, once for each runner."""
         evaluator = runner.val_loop.evaluator if runner.val_loop else None
         if evaluator and not any(isinstance(m, Calibration) for m in evaluator.metrics):
@@ -77,17 +79,19 @@ class ResultsHook(Hook):
             if isinstance(evaluator, PredictorsEvaluator):
                 evaluator.together.append(Diversity())
 
-    def before_train_epoch(self, runner) -> None:
+    def before_train_epoch(self, runner: Runner) -> None:
         """Start the clock; validation is not counted."""
         self._started = time.perf_counter()
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
         """Read the clock: the checkpoint of an epoch has the whole epoch's time."""
         now = time.perf_counter()
         self.seconds += now - self._started
         self._started = now
 
-    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add this epoch's accuracies to the history."""
         found, now = accuracies(metrics or {}), position(runner)
         if found:
@@ -96,12 +100,14 @@ class ResultsHook(Hook):
             self.calibration = self._with(self.calibration, now, calibration(metrics or {}, found))
         self._started = time.perf_counter()  # a training by iterations starts no other epoch
 
-    def _with(self, entries: list[dict], now: dict[str, int], found: dict) -> list[dict]:
+    def _with(
+        self, entries: list[dict[str, Any]], now: dict[str, int], found: dict[str, Any]
+    ) -> list[dict[str, Any]]:
         """Entries with what was found now, in the place of an earlier one of this epoch."""
         earlier = [entry for entry in entries if not now.items() <= entry.items()]
         return [*earlier, {**now, **found}] if found else earlier
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Put the history into the checkpoint."""
         checkpoint['results'] = dict(
             history=self.history,
@@ -111,7 +117,7 @@ class ResultsHook(Hook):
             revisions=self.revisions,
         )
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take the history back when a run is resumed."""
         if runner._resume and 'results' in checkpoint:
             results = checkpoint['results']
@@ -121,7 +127,7 @@ class ResultsHook(Hook):
             self.seconds = results['seconds']
             self.revisions = list(dict.fromkeys([*results['revisions'], *self.revisions]))
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         """Write the files and print the table."""
         if not self.history or not is_main_process():
             return
@@ -138,7 +144,7 @@ class ResultsHook(Hook):
         console.print(self.table())
         console.print(f'{work_dir / "results.json"}\n{work_dir / "curves.png"}', highlight=False)
 
-    def results(self, runner) -> dict:
+    def results(self, runner: Runner) -> dict[str, Any]:
         """The content of ``results.json``."""
         images = len(runner.train_dataloader.dataset)
         seen = images * epochs_over(runner)
@@ -163,7 +169,7 @@ class ResultsHook(Hook):
             calibration=self.calibration,
         )
 
-    def training_losses(self, runner) -> dict[str, float]:
+    def training_losses(self, runner: Runner) -> dict[str, float]:
         """Mean of each loss over the steps of the last epoch, without those that were left out."""
         steps = steps_per_epoch(runner)
         last = {
@@ -173,7 +179,7 @@ class ResultsHook(Hook):
         }
         return {name: round(float(x[np.isfinite(x)].mean()), 4) for name, x in last.items()}
 
-    def deployed(self, runner) -> dict[str, int]:
+    def deployed(self, runner: Runner) -> dict[str, int]:
         """Size of the (first) network as it is deployed."""
         model = unwrapped(runner.model)
         loader = runner.val_dataloader

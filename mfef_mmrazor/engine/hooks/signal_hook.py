@@ -45,11 +45,11 @@ class SignalHook(Hook):
 
     def __init__(self) -> None:
         self.received = 0
-        self.stopped_at: dict | None = None
-        self.resumed_at: dict | None = None
-        self.former: dict = {}
+        self.stopped_at: dict[str, Any] | None = None
+        self.resumed_at: dict[str, Any] | None = None
+        self.former: dict[signal.Signals, Any] = {}
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember where in the epoch the run was stopped."""
         self.resumed_at = checkpoint.get('mid_epoch') if runner._resume else None
         if self.resumed_at and not by_iterations(runner):
@@ -84,7 +84,7 @@ class SignalHook(Hook):
             )
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Stop within the epoch."""
         accumulating = any(w._inner_count % w._accumulative_counts for w in optim_wrappers(runner))
@@ -109,7 +109,7 @@ class SignalHook(Hook):
                     hook._swap_ema_parameters()
             self._stop(runner, dict(epoch=runner.epoch, iter=runner.iter))
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Put in where in the epoch the run was stopped."""
         if self.stopped_at:
             checkpoint['mid_epoch'] = self.stopped_at
@@ -174,7 +174,9 @@ def restart_workers(loop: Any) -> None:
     loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
 
 
-def batches_after(batches: Iterator, number: int, states: list[dict]) -> Iterator:
+def batches_after(
+    batches: Iterator[Any], number: int, states: list[dict[str, Any]]
+) -> Iterator[Any]:
     """All batches; before the one after ``number`` of them, random states are set.
 
     To resume, mmengine's loop takes as many batches as have been trained, and drops them.
@@ -184,7 +186,7 @@ def batches_after(batches: Iterator, number: int, states: list[dict]) -> Iterato
     yield from batches
 
 
-def run_rest_of_epoch(loop: EpochBasedTrainLoop, state: dict) -> None:
+def run_rest_of_epoch(loop: EpochBasedTrainLoop, state: dict[str, Any]) -> None:
     """mmengine's ``run_epoch``, from the batch after the last one that was seen.
 
     Args:
@@ -192,7 +194,7 @@ def run_rest_of_epoch(loop: EpochBasedTrainLoop, state: dict) -> None:
         state: ``batches``, the number of those that were seen, and ``random``, every process's
             random state after them.
     """
-    del loop.run_epoch  # type: ignore[method-assign]
+    del loop.run_epoch
     loop.runner.call_hook('before_train_epoch')
     loop.runner.model.train()
     batches = iter(loop.dataloader)
@@ -204,7 +206,7 @@ def run_rest_of_epoch(loop: EpochBasedTrainLoop, state: dict) -> None:
     loop._epoch += 1
 
 
-def skip(batches: Iterator, number: int) -> None:
+def skip(batches: Iterator[Any], number: int) -> None:
     """Go on to a later batch of a data loader, without loading those before if nobody needs to."""
     workers = getattr(batches, '_num_workers', 1)
     for _ in range(number):
@@ -214,7 +216,7 @@ def skip(batches: Iterator, number: int) -> None:
             batches._next_index()  # type: ignore[attr-defined]
 
 
-def random_state() -> dict:
+def random_state() -> dict[str, Any]:
     """The state of all generators of random numbers of this process."""
     kind, keys, *rest = np.random.get_state()
     return dict(
@@ -225,7 +227,7 @@ def random_state() -> dict:
     )
 
 
-def set_random_state(state: dict) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
     """Set what :func:`random_state` gave."""
     random.setstate(state['python'])
     np.random.set_state(state['numpy'])

@@ -2,11 +2,12 @@
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from torch import Tensor
 
@@ -45,7 +46,7 @@ class TermShareHook(Hook):
         self.history: list[Entry] = []
         self._named: set[str] = set()  # terms that the log has a line for
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Measure at the first step of an epoch."""
         model = unwrapped(runner.model)
         if not isinstance(model, OnlineDistill) or runner.iter % steps_per_epoch(runner):
@@ -68,23 +69,25 @@ class TermShareHook(Hook):
                 self._named.add(term)
                 runner.logger.warning(f'{term} {advice}')
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep what was measured."""
         checkpoint['term_shares'] = self.history
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take it back when a run is resumed."""
         if runner._resume:
             self.history = checkpoint.get('term_shares', [])
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         """Draw the picture."""
         if self.history and is_main_process():
             unit = 'iter' if by_iterations(runner) else 'epoch'
             draw_terms(Path(runner.work_dir) / 'terms.png', self.history, unit)
 
 
-def measure(model: OnlineDistill, data_batch: dict) -> tuple[dict[str, float], dict[str, float]]:
+def measure(
+    model: OnlineDistill, data_batch: dict[str, Any]
+) -> tuple[dict[str, float], dict[str, float]]:
     """Every loss of one batch by its name, and the norm of its gradient, by student and name.
 
     Args:

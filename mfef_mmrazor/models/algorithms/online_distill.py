@@ -1,6 +1,7 @@
 """The algorithm: N students, one batch for all, one optimizer step."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel, ModuleList
@@ -10,6 +11,7 @@ from mmrazor.models.utils import add_prefix
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
 from ...functional import ensemble_logits
 from ..builder import build, find, shortened
 from ..data_samples import pack_predictions, targets
@@ -96,14 +98,14 @@ class OnlineDistill(BaseAlgorithm):
 
     def __init__(
         self,
-        students: Sequence[dict | BaseModel],
-        distiller: dict | OnlineDistiller,
-        data_preprocessor: dict | nn.Module | None = None,
+        students: Sequence[Cfg | BaseModel],
+        distiller: Cfg | OnlineDistiller,
+        data_preprocessor: Cfg | nn.Module | None = None,
         shared_stages: int = 0,
         mean_trunk_gradient: bool = False,
         same_initial_weights: bool = False,
         pretrained: str | None = None,
-        init_cfg: dict | None = None,
+        init_cfg: Cfg | None = None,
     ) -> None:
         if not isinstance(students, Sequence) or len(students) < 2:
             found = len(students) if isinstance(students, Sequence) else type(students).__name__
@@ -256,7 +258,7 @@ class OnlineDistill(BaseAlgorithm):
         inputs: Tensor | list[Tensor],
         data_samples: list[BaseDataElement] | None,
         mode: str,
-    ) -> tuple[list, Records]:
+    ) -> tuple[list[Any], Records]:
         views = inputs if isinstance(inputs, list) else [inputs] * len(self.students)
         wanted = len(self.students) + self.distiller.extra_views
         if isinstance(inputs, list) and len(views) != wanted:
@@ -286,7 +288,7 @@ class OnlineDistill(BaseAlgorithm):
             records['extra_views'] = extra
         return outputs, records
 
-    def _build_distiller(self, distiller: dict | OnlineDistiller) -> OnlineDistiller:
+    def _build_distiller(self, distiller: Cfg | OnlineDistiller) -> OnlineDistiller:
         number = len(self.students)
         kind = find(distiller) if isinstance(distiller, dict) else type(distiller)
         if not (isinstance(kind, type) and issubclass(kind, OnlineDistiller)):
@@ -330,7 +332,7 @@ class OnlineDistill(BaseAlgorithm):
             )
         for module in self.modules():  # data preprocessors and losses, which learn it late or never
             if known and getattr(module, 'num_classes', 0) is None:
-                module.num_classes = next(iter(known.values()))  # type: ignore[assignment]
+                module.num_classes = next(iter(known.values()))
 
     def _keep_recorded_features_intact(self) -> None:
         """In-place activations would overwrite what the recorders hold."""
@@ -338,7 +340,7 @@ class OnlineDistill(BaseAlgorithm):
             if hasattr(module, 'inplace'):
                 module.inplace = False
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Refuse weights of another architecture, which mmengine would skip in silence."""
         for old, new in self.distiller.renamed_weights.items():
             start = f'{prefix}distiller.{old}'

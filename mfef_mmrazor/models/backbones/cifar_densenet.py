@@ -1,9 +1,13 @@
 """DenseNet for 32x32 images: three blocks, with or without bottlenecks."""
 
+from typing import Any
+
 import torch
 from mmpretrain.models.backbones.densenet import DenseNet
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
+
+from ...cfg_type import Cfg
 
 
 class PlainDenseLayer(nn.Sequential):
@@ -11,7 +15,7 @@ class PlainDenseLayer(nn.Sequential):
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Map any number of (B, C_i, H, W) to the block's next map."""
-        return super().forward(torch.cat(maps, dim=1))
+        return super().forward(torch.cat(maps, dim=1))  # type: ignore[no-untyped-call]
 
 
 @MODELS.register_module()
@@ -48,11 +52,11 @@ class CifarDenseNet(DenseNet):
         growth_rate: int = 12,
         bottleneck: bool = True,
         drop_rate: float = 0.0,
-        init_cfg: dict | list[dict] | None = [
+        init_cfg: Cfg | list[Cfg] | None = [
             dict(type='Kaiming', layer='Conv2d'),
             dict(type='Constant', val=1, layer='_BatchNorm'),
         ],
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         layers = 6 if bottleneck else 3  # that one more layer in every block adds to the depth
         if depth < layers + 4 or (depth - 4) % layers:

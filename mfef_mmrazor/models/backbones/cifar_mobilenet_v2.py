@@ -1,5 +1,7 @@
 """MobileNetV2 for 32x32 images."""
 
+from typing import Any
+
 from mmcv.cnn import ConvModule
 from mmpretrain.models.backbones.mobilenet_v2 import MobileNetV2
 from mmpretrain.registry import MODELS
@@ -34,7 +36,7 @@ class CifarMobileNetV2(MobileNetV2):
     # expansion, channels, blocks, stride
     arch_settings = [[t, c, n, 1 if c == 24 else s] for t, c, n, s in MobileNetV2.arch_settings]
 
-    def __init__(self, widen_factor: float = 1.0, variant: str = 'standard', **kwargs) -> None:
+    def __init__(self, widen_factor: float = 1.0, variant: str = 'standard', **kwargs: Any) -> None:
         if variant not in ('standard', 'repdistiller'):
             raise ValueError(f"variant={variant!r}, expected 'standard' or 'repdistiller'")
         self.variant = variant

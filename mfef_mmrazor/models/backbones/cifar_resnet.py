@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 from mmpretrain.models.backbones.resnet import BasicBlock, Bottleneck
@@ -28,7 +29,9 @@ class ZeroPadShortcut(nn.Module):
 class WideBottleneck(Bottleneck):
     """Bottleneck whose 3x3 convolution has ``widen_factor`` times the channels, its output not."""
 
-    def __init__(self, *args, expansion: int = 4, widen_factor: int = 1, **kwargs) -> None:
+    def __init__(
+        self, *args: Any, expansion: int = 4, widen_factor: int = 1, **kwargs: Any
+    ) -> None:
         # mmpretrain's expansion is the ratio of output to inner channels, and need not be whole
         super().__init__(*args, expansion=Fraction(expansion, widen_factor), **kwargs)
 
@@ -74,7 +77,7 @@ class CifarResNet(ResNet_CIFAR):
         shortcut: str = 'projection',
         block: str = 'basic',
         widen_factor: int = 1,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         if block not in ('basic', 'bottleneck'):
             raise ValueError(f"block={block!r}, expected 'basic' or 'bottleneck'")

@@ -1,5 +1,7 @@
 """ShuffleNetV1 and V2 for 32x32 images."""
 
+from typing import Any
+
 from mmpretrain.models.backbones.shufflenet_v1 import ShuffleNetV1
 from mmpretrain.models.backbones.shufflenet_v2 import ShuffleNetV2
 from mmpretrain.registry import MODELS
@@ -34,7 +36,7 @@ class CifarShuffleNetV1(ShuffleNetV1):
         [(2, 960, 4, 4)]
     """
 
-    def __init__(self, groups: int = 3, **kwargs) -> None:
+    def __init__(self, groups: int = 3, **kwargs: Any) -> None:
         super().__init__(groups, **kwargs)
         keep_size(self)
 
@@ -60,6 +62,6 @@ class CifarShuffleNetV2(ShuffleNetV2):
         [(2, 1024, 4, 4)]
     """
 
-    def __init__(self, widen_factor: float = 1.0, **kwargs) -> None:
+    def __init__(self, widen_factor: float = 1.0, **kwargs: Any) -> None:
         super().__init__(widen_factor, **kwargs)
         keep_size(self)

@@ -1,9 +1,13 @@
 """VGG for 32x32 images, and the pooling that follows it."""
 
+from typing import Any
+
 from mmpretrain.models.backbones.vgg import VGG
 from mmpretrain.models.necks import GlobalAveragePooling
 from mmpretrain.registry import MODELS
 from torch import nn
+
+from ...cfg_type import Cfg
 
 
 @MODELS.register_module()
@@ -37,7 +41,7 @@ class CifarVGG(VGG):
     arch_settings = {8: (1, 1, 1, 1, 1), **VGG.arch_settings}
 
     def __init__(
-        self, depth: int, variant: str = 'standard', norm_cfg: dict = dict(type='BN'), **kwargs
+        self, depth: int, variant: str = 'standard', norm_cfg: Cfg = dict(type='BN'), **kwargs: Any
     ) -> None:
         if depth not in self.arch_settings:
             raise ValueError(f'depth={depth}, expected one of {sorted(self.arch_settings)}')

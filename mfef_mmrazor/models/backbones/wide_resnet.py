@@ -8,6 +8,8 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
+
 
 class PreActivationBlock(BaseModule):
     """Pre-activation block: twice (batch norm, ReLU, 3x3 convolution), plus a shortcut.
@@ -70,7 +72,7 @@ class WideResNet(BaseBackbone):
         widen_factor: int = 1,
         variant: str = 'standard',
         out_indices: Sequence[int] = (2,),
-        init_cfg: dict | list[dict] | None = [
+        init_cfg: Cfg | list[Cfg] | None = [
             dict(type='Kaiming', layer='Conv2d'),
             dict(type='Constant', val=1, layer='_BatchNorm'),
         ],

@@ -7,6 +7,8 @@ from mmrazor.models.architectures.connectors.base_connector import BaseConnector
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
+
 
 @MODELS.register_module()
 class AuxiliaryClassifier(BaseConnector):
@@ -35,7 +37,7 @@ class AuxiliaryClassifier(BaseConnector):
         num_classes: int,
         num_stages: int = 1,
         num_blocks: int = 1,
-        init_cfg: dict | list[dict] | None = [
+        init_cfg: Cfg | list[Cfg] | None = [
             dict(type='Kaiming', layer='Conv2d'),
             dict(type='Constant', val=1, layer='BatchNorm2d'),
         ],

@@ -9,6 +9,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...cfg_type import Cfg
 from .conv import conv_block
 
 
@@ -95,7 +96,7 @@ class DualAttentionConnector(BaseConnector):
         kernel_size: int = 7,
         order: Sequence[str] = ('channel', 'spatial'),
         identity_start: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: Cfg | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if not 1 <= reduction <= in_channels:
@@ -157,7 +158,7 @@ class DANetConnector(BaseConnector):
         True
     """
 
-    def __init__(self, in_channels: int, reduction: int = 8, init_cfg: dict | None = None) -> None:
+    def __init__(self, in_channels: int, reduction: int = 8, init_cfg: Cfg | None = None) -> None:
         super().__init__(init_cfg)
         if not 1 <= reduction <= in_channels:
             raise ValueError(

@@ -8,6 +8,8 @@ from mmrazor.models.architectures.connectors.base_connector import BaseConnector
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
+
 
 @MODELS.register_module()
 class FeatureFusionConnector(BaseConnector):
@@ -34,7 +36,7 @@ class FeatureFusionConnector(BaseConnector):
     """
 
     def __init__(
-        self, in_channels: Sequence[int], out_channels: int, init_cfg: dict | None = None
+        self, in_channels: Sequence[int], out_channels: int, init_cfg: Cfg | None = None
     ) -> None:
         super().__init__(init_cfg)
         if isinstance(in_channels, int) or len(in_channels) < 2:

@@ -4,6 +4,7 @@ from mmrazor.models.architectures.connectors.base_connector import BaseConnector
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from .conv import conv_block
 
 
@@ -26,7 +27,7 @@ class MapAdapter(BaseConnector):
         torch.Size([2, 64, 4, 4])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, init_cfg: dict | None = None) -> None:
+    def __init__(self, in_channels: int, out_channels: int, init_cfg: Cfg | None = None) -> None:
         super().__init__(init_cfg)
         self.conv = conv_block(in_channels, out_channels, 1)
 

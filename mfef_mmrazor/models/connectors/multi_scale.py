@@ -6,6 +6,7 @@ from mmrazor.models.architectures.connectors.base_connector import BaseConnector
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from .conv import conv_block
 
 
@@ -45,7 +46,7 @@ class MultiScaleConnector(BaseConnector):
         in_channels: int,
         scales: int = 4,
         residual: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: Cfg | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if not isinstance(scales, int) or scales < 2:

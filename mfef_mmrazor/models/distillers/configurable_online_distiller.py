@@ -9,6 +9,7 @@ from mmengine.model import ModuleDict
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from ..builder import build, nearest
 from .online_distiller import OnlineDistiller, Records, full_precision
 
@@ -71,15 +72,15 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
 
     def __init__(
         self,
-        distill_losses: dict[str, dict],
-        loss_forward_mappings: dict[str, dict],
-        connectors: dict[str, dict] | None = None,
+        distill_losses: dict[str, Cfg],
+        loss_forward_mappings: dict[str, dict[str, Any]],
+        connectors: dict[str, Cfg] | None = None,
         ramped_losses: Sequence[str] = (),
         ramp_up_epochs: float = 0,
         fused: str | None = None,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
@@ -110,7 +111,7 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
         """Logits (B, K) of the connector that ``fused`` names."""
         return None if self.fused is None else _Step(self, records).connect(self.fused)
 
-    def _expand(self, mapping: dict) -> Iterator[Students]:
+    def _expand(self, mapping: dict[str, Any]) -> Iterator[Students]:
         found = {s.get('student') for arg in mapping.values() for s in _flat(arg)}
         letters = sorted(found & {'i', 'j'})
         for students in permutations(range(self.num_students), len(letters)):
@@ -206,7 +207,7 @@ class _Step:
         return self.connected[name]
 
 
-def _flat(sources: Any) -> list:
+def _flat(sources: Any) -> list[Any]:
     return list(sources) if isinstance(sources, (list, tuple)) else [sources]
 
 

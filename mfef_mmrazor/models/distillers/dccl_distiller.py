@@ -7,6 +7,7 @@ from mmengine.model import ModuleList
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from ...functional import mutual_loss
 from ..builder import build
 from ..connectors.conv import conv_block
@@ -128,17 +129,17 @@ class DCCLDistiller(OnlineDistiller):
         in_channels: Sequence[int],
         num_classes: int,
         strides: Sequence[int] = (2, 2),
-        fusion: dict = dict(type='FeatureFusionConnector'),
-        head: dict = dict(type='mmpretrain.LinearClsHead'),
-        loss_mutual: dict = dict(type='MutualKLDivergence'),
-        loss_transfer: dict = dict(type='KLDivergence'),
-        loss_feedback: dict = dict(type='KLDivergence'),
-        loss_map: dict = dict(type='MapKLDivergence'),
+        fusion: Cfg = dict(type='FeatureFusionConnector'),
+        head: Cfg = dict(type='mmpretrain.LinearClsHead'),
+        loss_mutual: Cfg = dict(type='MutualKLDivergence'),
+        loss_transfer: Cfg = dict(type='KLDivergence'),
+        loss_feedback: Cfg = dict(type='KLDivergence'),
+        loss_map: Cfg = dict(type='MapKLDivergence'),
         tau: float = 3.0,
         ramp_up_epochs: float = 80,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)

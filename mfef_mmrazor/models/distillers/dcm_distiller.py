@@ -7,6 +7,7 @@ from mmengine.model import ModuleList
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from ..builder import build
 from ..losses.logit_losses import build_loss
 from .online_distiller import (
@@ -76,14 +77,14 @@ class DCMDistiller(OnlineDistiller):
         self,
         in_channels: Sequence[int] | Sequence[Sequence[int]],
         num_classes: int,
-        classifier: dict = dict(type='AuxiliaryClassifier'),
-        loss_ce: dict = dict(type='mmpretrain.CrossEntropyLoss'),
-        loss_mutual: dict = dict(type='KLDivergence'),
+        classifier: Cfg = dict(type='AuxiliaryClassifier'),
+        loss_ce: Cfg = dict(type='mmpretrain.CrossEntropyLoss'),
+        loss_mutual: Cfg = dict(type='KLDivergence'),
         tau: float = 1.0,
         ramp_up_epochs: float = 0,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)

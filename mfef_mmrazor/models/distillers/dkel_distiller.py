@@ -9,6 +9,7 @@ from mmengine.model import BaseModel, BaseModule, ExponentialMovingAverage, Modu
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from ...functional import peer_means
 from ..builder import build, initialise
 from ..losses.logit_losses import build_loss
@@ -102,15 +103,15 @@ class DKELDistiller(OnlineDistiller):
         num_classes: int,
         momentum: float = 0.001,
         decay: float = 0.5,
-        head: dict = dict(type='mmpretrain.LinearClsHead'),
-        loss_transfer: dict = dict(type='KLDivergence'),
-        loss_ensemble: dict = dict(type='KLDivergence'),
-        loss_peers: dict = dict(type='KLDivergence'),
+        head: Cfg = dict(type='mmpretrain.LinearClsHead'),
+        loss_transfer: Cfg = dict(type='KLDivergence'),
+        loss_ensemble: Cfg = dict(type='KLDivergence'),
+        loss_peers: Cfg = dict(type='KLDivergence'),
         tau: float = 3.0,
         ramp_up_epochs: float = 80,
         num_students: int = 3,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from ..losses.logit_losses import build_loss
 from .online_distiller import OnlineDistiller, Records
 
@@ -47,12 +48,12 @@ class DMLDistiller(OnlineDistiller):
 
     def __init__(
         self,
-        loss_mutual: dict = dict(type='MutualKLDivergence'),
+        loss_mutual: Cfg = dict(type='MutualKLDivergence'),
         tau: float = 1.0,
         ramp_up_epochs: float = 0,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)

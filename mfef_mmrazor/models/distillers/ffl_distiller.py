@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
 from ..losses.logit_losses import build_loss
 from .fused_classifier import FusedClassifier, MapAdapters
 from .online_distiller import OnlineDistiller, Records, one_per_student
@@ -60,16 +61,16 @@ class FFLDistiller(OnlineDistiller):
         self,
         in_channels: int | Sequence[int],
         num_classes: int,
-        fusion: dict = dict(type='FeatureFusionConnector'),
-        head: dict = dict(type='mmpretrain.LinearClsHead'),
-        loss_transfer: dict | None = dict(type='KLDivergence'),
-        loss_ensemble: dict | None = dict(type='EnsembleKLDivergence'),
+        fusion: Cfg = dict(type='FeatureFusionConnector'),
+        head: Cfg = dict(type='mmpretrain.LinearClsHead'),
+        loss_transfer: Cfg | None = dict(type='KLDivergence'),
+        loss_ensemble: Cfg | None = dict(type='EnsembleKLDivergence'),
         tau: float = 3.0,
         ramp_up_epochs: float = 80,
         detach_features: bool = False,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
@@ -80,7 +81,7 @@ class FFLDistiller(OnlineDistiller):
             self.adapters.channels, num_students, num_classes, fusion, head
         )
 
-        def loss(cfg: dict | None, kind: str) -> nn.Module | None:
+        def loss(cfg: Cfg | None, kind: str) -> nn.Module | None:
             return None if cfg is None else build_loss(cfg, kind, tau)
 
         self.loss_transfer = loss(loss_transfer, 'KLDivergence')

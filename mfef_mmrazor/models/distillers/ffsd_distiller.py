@@ -9,6 +9,7 @@ from mmengine.model import ModuleList
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
 from ...functional import shifted_map
 from ..losses import AttentionMapLoss, DiversityLoss, WholeMapLoss
 from ..losses.logit_losses import build_loss
@@ -154,19 +155,19 @@ class FFSDDistiller(OnlineDistiller):
         self,
         in_channels: Sequence[int],
         num_classes: int,
-        fusion: dict = dict(type='FeatureFusionConnector'),
-        head: dict = dict(type='mmpretrain.LinearClsHead'),
-        loss_mutual: dict = dict(type='MutualKLDivergence'),
-        loss_ensemble: dict = dict(type='EnsembleKLDivergence'),
-        loss_transfer: dict = dict(type='KLDivergence'),
+        fusion: Cfg = dict(type='FeatureFusionConnector'),
+        head: Cfg = dict(type='mmpretrain.LinearClsHead'),
+        loss_mutual: Cfg = dict(type='MutualKLDivergence'),
+        loss_ensemble: Cfg = dict(type='EnsembleKLDivergence'),
+        loss_transfer: Cfg = dict(type='KLDivergence'),
         tau: float = 2.0,
         diversity_weight: float = 1e-5,
         fusion_weight: float = 10.0,
         decoder_weight: float = 1000.0,
         ramp_up_epochs: float = 5,
         num_students: int = 3,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)

@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
 from ...functional import resize, smallest_size
 from ..builder import build
 from .online_distiller import check_maps, classification_loss, full_precision
@@ -92,8 +93,8 @@ class FusedClassifier(BaseModule):
         channels: int,
         num_maps: int,
         num_classes: int,
-        fusion: dict | None = dict(type='FeatureFusionConnector'),
-        head: dict = dict(type='mmpretrain.LinearClsHead'),
+        fusion: Cfg | None = dict(type='FeatureFusionConnector'),
+        head: Cfg = dict(type='mmpretrain.LinearClsHead'),
     ) -> None:
         super().__init__()
         self.fusion: nn.Module | None = None

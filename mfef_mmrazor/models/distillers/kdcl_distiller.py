@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from ...functional import (
     general_weights,
     linear_target,
@@ -74,10 +75,10 @@ class KDCLDistiller(OnlineDistiller):
         variant: str = 'minlogit',
         tau: float = 2.0,
         loss_weight: float = 1.0,
-        loss_transfer: dict = dict(type='KLDivergence'),
+        loss_transfer: Cfg = dict(type='KLDivergence'),
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
     ) -> None:
         super().__init__(num_students, recorders, init_cfg=init_cfg)
         if variant not in VARIANTS:

@@ -7,6 +7,7 @@ from mmengine.model import ModuleList
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from ...functional import cosine_similarities, supervised_contrast
 from ..builder import build
 from ..losses.logit_losses import build_loss, check_temperature
@@ -69,16 +70,16 @@ class MCLDistiller(OnlineDistiller):
     def __init__(
         self,
         in_channels: int | Sequence[int],
-        embedding: dict = dict(type='mmpretrain.MoCoV2Neck', hid_channels=128, out_channels=128),
+        embedding: Cfg = dict(type='mmpretrain.MoCoV2Neck', hid_channels=128, out_channels=128),
         temperature: float = 0.1,
         vcl_weight: float = 0.1,
         icl_weight: float = 0.1,
-        loss_soft_vcl: dict = dict(type='KLDivergence'),
-        loss_soft_icl: dict = dict(type='KLDivergence'),
+        loss_soft_vcl: Cfg = dict(type='KLDivergence'),
+        loss_soft_icl: Cfg = dict(type='KLDivergence'),
         tau: float = 3.0,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
     ) -> None:
         super().__init__(num_students, recorders, init_cfg=init_cfg)
         check_temperature('temperature', temperature)

@@ -1,11 +1,13 @@
 """MFEF: multi-scale feature extraction and fusion for online knowledge distillation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import ModuleList
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
 from ...functional import ensemble_logits
 from ..builder import build
 from ..losses.logit_losses import build_loss
@@ -87,23 +89,23 @@ class MFEFDistiller(OnlineDistiller):
         self,
         in_channels: int | Sequence[int],
         num_classes: int,
-        multi_scale: dict | None = dict(type='MultiScaleConnector'),
-        attention: dict | None = None,
-        fusion: dict | None = dict(type='FeatureFusionConnector'),
-        head: dict = dict(type='mmpretrain.LinearClsHead'),
-        enhanced_head: dict | None = dict(type='mmpretrain.LinearClsHead'),
-        loss_transfer: dict | None = dict(type='KLDivergence'),
-        loss_ensemble: dict | None = dict(type='EnsembleKLDivergence'),
-        loss_self: dict | None = dict(type='KLDivergence'),
-        loss_guide: dict | None = dict(type='KLDivergence'),
-        loss_mutual: dict | None = None,
-        loss_map: dict | None = None,
+        multi_scale: Cfg | None = dict(type='MultiScaleConnector'),
+        attention: Cfg | None = None,
+        fusion: Cfg | None = dict(type='FeatureFusionConnector'),
+        head: Cfg = dict(type='mmpretrain.LinearClsHead'),
+        enhanced_head: Cfg | None = dict(type='mmpretrain.LinearClsHead'),
+        loss_transfer: Cfg | None = dict(type='KLDivergence'),
+        loss_ensemble: Cfg | None = dict(type='EnsembleKLDivergence'),
+        loss_self: Cfg | None = dict(type='KLDivergence'),
+        loss_guide: Cfg | None = dict(type='KLDivergence'),
+        loss_mutual: Cfg | None = None,
+        loss_map: Cfg | None = None,
         tau: float = 3.0,
         ramp_up_epochs: float = 80,
         detach_features: bool = False,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
@@ -112,7 +114,7 @@ class MFEFDistiller(OnlineDistiller):
         self.adapters = MapAdapters(one_per_student(in_channels, num_students))
         channels = self.adapters.channels
 
-        def one_each(cfg: dict | None, kind: str, **known) -> ModuleList:
+        def one_each(cfg: Cfg | None, kind: str, **known: Any) -> ModuleList:
             return ModuleList(
                 nn.Identity()
                 if cfg is None
@@ -120,7 +122,7 @@ class MFEFDistiller(OnlineDistiller):
                 for _ in range(num_students)
             )
 
-        def loss(cfg: dict | None, kind: str) -> nn.Module | None:
+        def loss(cfg: Cfg | None, kind: str) -> nn.Module | None:
             return None if cfg is None else build_loss(cfg, kind, tau)
 
         self.multi_scale = one_each(multi_scale, 'MultiScaleConnector')

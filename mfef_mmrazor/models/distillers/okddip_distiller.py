@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
 from ...functional import attended_logits, ensemble_logits
 from ..losses.logit_losses import build_loss
 from .online_distiller import OnlineDistiller, Records, check_maps, full_precision
@@ -66,12 +67,12 @@ class OKDDipDistiller(OnlineDistiller):
         self,
         in_channels: int,
         reduction: int = 8,
-        loss_transfer: dict = dict(type='KLDivergence'),
+        loss_transfer: Cfg = dict(type='KLDivergence'),
         tau: float = 3.0,
         ramp_up_epochs: float = 80,
         num_students: int = 3,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)

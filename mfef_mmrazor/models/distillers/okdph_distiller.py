@@ -8,6 +8,7 @@ from mmengine.model import BaseModel
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from ...functional import ensemble_logits
 from ..builder import build
 from ..losses.logit_losses import build_loss
@@ -103,12 +104,12 @@ class OKDPHDistiller(OnlineDistiller):
         averaging: float = 0.5,
         interval: int = 5,
         hybrid_gradient: bool = True,
-        loss_ce: dict = dict(type='mmpretrain.CrossEntropyLoss'),
-        loss_transfer: dict = dict(type='KLDivergence'),
+        loss_ce: Cfg = dict(type='mmpretrain.CrossEntropyLoss'),
+        loss_transfer: Cfg = dict(type='KLDivergence'),
         tau: float = 4.0,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
     ) -> None:
         super().__init__(num_students, recorders, init_cfg=init_cfg)
         for name, share in (('label_weight', label_weight), ('averaging', averaging)):

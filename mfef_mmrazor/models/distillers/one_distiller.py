@@ -6,6 +6,7 @@ import torch
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
 from ...functional import weighted_logits
 from ..builder import build
 from ..losses.logit_losses import build_loss
@@ -76,14 +77,14 @@ class ONEDistiller(OnlineDistiller):
     def __init__(
         self,
         in_channels: int | Sequence[int],
-        loss_ce: dict = dict(type='mmpretrain.CrossEntropyLoss'),
-        loss_transfer: dict = dict(type='KLDivergence'),
+        loss_ce: Cfg = dict(type='mmpretrain.CrossEntropyLoss'),
+        loss_transfer: Cfg = dict(type='KLDivergence'),
         tau: float = 3.0,
         ramp_up_epochs: float = 80,
         detach_features: bool = False,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)

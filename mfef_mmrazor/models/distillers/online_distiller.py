@@ -13,6 +13,7 @@ from mmrazor.models.distillers.base_distiller import BaseDistiller
 from mmrazor.models.task_modules import RecorderManager
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
 from ...functional import sigmoid_ramp_up
 from ..builder import nearest
 from ..losses.logit_losses import DivergenceAdapter
@@ -83,7 +84,7 @@ def stages_per_student(
     Raises:
         ValueError: It is not a number for each stage, or names another number of students.
     """
-    given: list = list(in_channels) if isinstance(in_channels, Sequence) else [in_channels]
+    given: list[Any] = list(in_channels) if isinstance(in_channels, Sequence) else [in_channels]
     one_each = all(isinstance(own, Sequence) for own in given)
     found = [list(own) for own in (given if one_each else [given] * num_students)]
     whole = all(isinstance(c, int) for own in found for c in own)
@@ -129,7 +130,7 @@ def check_same_architecture(students: Sequence[nn.Module], why: str) -> None:
             )
 
 
-def _is_of_module(recorder: dict) -> bool:
+def _is_of_module(recorder: Cfg) -> bool:
     return recorder['type'].startswith(('Module', 'FeatureMap', 'Logits'))
 
 
@@ -158,7 +159,7 @@ class OnlineDistiller(BaseDistiller):
             another length than ``num_students``, or the students' recorders have different names.
     """
 
-    default_recorders: dict[str, dict] = DEFAULT_RECORDERS
+    default_recorders: dict[str, Cfg] = DEFAULT_RECORDERS
     renamed_weights: dict[str, str] = {}
     """Starts of weights' names that older checkpoints have: name then -> name now."""
     extra_views = 0
@@ -175,9 +176,9 @@ class OnlineDistiller(BaseDistiller):
     def __init__(
         self,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
         ramp_up_epochs: float = 0,
-        init_cfg: dict | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(init_cfg)

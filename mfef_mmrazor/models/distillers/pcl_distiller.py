@@ -7,6 +7,7 @@ from mmengine.model import BaseModel, ModuleList, MomentumAnnealingEMA
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from ..builder import build
 from ..losses.logit_losses import build_loss
 from .online_distiller import (
@@ -97,14 +98,14 @@ class PCLDistiller(OnlineDistiller):
         in_channels: int | Sequence[int],
         num_classes: int,
         momentum: float = 0.001,
-        head: dict = dict(type='mmpretrain.LinearClsHead'),
-        loss_transfer: dict = dict(type='KLDivergence'),
-        loss_peers: dict = dict(type='KLDivergence'),
+        head: Cfg = dict(type='mmpretrain.LinearClsHead'),
+        loss_transfer: Cfg = dict(type='KLDivergence'),
+        loss_peers: Cfg = dict(type='KLDivergence'),
         tau: float = 3.0,
         ramp_up_epochs: float = 80,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)

@@ -8,6 +8,7 @@ from mmengine.model import BaseModel
 from mmrazor.registry import MODELS
 from torch import Tensor
 
+from ...cfg_type import Cfg
 from ...functional import distillation_gap, is_expert
 from ..losses.logit_losses import build_loss
 from .online_distiller import DEFAULT_RECORDERS, OnlineDistiller, Records
@@ -76,11 +77,11 @@ class SwitOKDDistiller(OnlineDistiller):
     def __init__(
         self,
         num_teachers: int = 1,
-        loss_mutual: dict = dict(type='KLDivergence'),
+        loss_mutual: Cfg = dict(type='KLDivergence'),
         tau: float = 1.0,
         num_students: int = 2,
-        recorders: dict | Sequence[dict] | None = None,
-        init_cfg: dict | None = None,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
     ) -> None:
         super().__init__(num_students, recorders, init_cfg=init_cfg)
         if not 1 <= num_teachers < num_students:

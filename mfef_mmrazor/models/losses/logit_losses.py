@@ -3,11 +3,13 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from mmrazor.models.losses import DKDLoss
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
 from ...functional import bernoulli_kd_loss, kd_loss, standardized
 from ..builder import build, find
 
@@ -136,7 +138,9 @@ def check_temperature(name: str, value: float) -> None:
         raise ValueError(f'{name}={value!r}, but a temperature must be positive')
 
 
-def build_loss(cfg: dict, kind: str, tau: float, teacher_detach: bool = True, **known) -> nn.Module:
+def build_loss(
+    cfg: Cfg, kind: str, tau: float, teacher_detach: bool = True, **known: Any
+) -> nn.Module:
     """Build a loss between logits from its config; its type, tau and ``known`` may be left out.
 
     Any loss between two sets of logits can stand for mmrazor's ``KLDivergence``. Where ``kind`` is
@@ -170,7 +174,7 @@ def build_loss(cfg: dict, kind: str, tau: float, teacher_detach: bool = True, **
     return DivergenceAdapter(build(cfg, type=kind, tau=tau, **known), teacher_detach)
 
 
-def build_divergence(cfg: dict | None, tau: float) -> Divergence:
+def build_divergence(cfg: Cfg | None, tau: float) -> Divergence:
     """The loss between two students of a loss over several: by default the exact ``kd_loss``."""
     if cfg is None:
         return partial(kd_loss, tau=tau)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
+from ...cfg_type import Cfg
 from ...functional import (
     attention_map_loss,
     diversity_loss,
@@ -43,7 +44,7 @@ class EnsembleKLDivergence(nn.Module):
         self,
         tau: float = 1.0,
         loss_weight: float = 1.0,
-        divergence: dict | None = None,
+        divergence: Cfg | None = None,
     ) -> None:
         super().__init__()
         self.tau = tau
@@ -85,7 +86,7 @@ class MutualKLDivergence(nn.Module):
         self,
         tau: float = 1.0,
         loss_weight: float = 1.0,
-        divergence: dict | None = None,
+        divergence: Cfg | None = None,
     ) -> None:
         super().__init__()
         self.tau = tau
