@@ -70,6 +70,15 @@ def test_the_tutorial_runs_to_the_digit_at_its_end(monkeypatch):
     assert sum('image/png' in out.get('data', {}) for out in pictures) == 3
 
 
+@pytest.mark.parametrize('page', ['../README.md', 'comparing.md'])
+def test_a_comparison_is_of_configs_that_can_be_compared(page):
+    command, *_ = [x for x in code_blocks(page, 'bash') if x.startswith('python tools/compare.py')]
+    command = command.replace('python', sys.executable, 1).rstrip() + ' --dry-run'
+    done = subprocess.run(['bash', '-c', command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '20 runs, 2 at a time' in done.stdout
+
+
 def test_the_config_on_the_page_builds(tmp_path):
     (config,) = code_blocks('configs.md')
     path = tmp_path / 'three.py'
