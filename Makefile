@@ -56,6 +56,6 @@ notebook: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build dist docs/_build docs/generated *.egg-info work_dirs .matrix .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist docs/_build docs/generated docs/jupyter_execute *.egg-info work_dirs .matrix .pytest_cache .mypy_cache .ruff_cache
 
 .PHONY: demo test test-all test-slurm matrix mmrazor-tests chaos lint docs notebook clean
