@@ -137,15 +137,16 @@ class CheckedPretrainedInit(PretrainedInit):
 
 
 def warn_of_twins(students: Sequence[nn.Module]) -> None:
-    """Warn of students that start from the very same weights: they may never become different."""
+    """Warn of students with the very same weights, which the same images never make different."""
     for i, student in enumerate(students):
         for j, other in enumerate(students[:i]):
             a, b = student.state_dict(), other.state_dict()
             if a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a):
                 print_log(
-                    f'student{j} and student{i} start from the same weights. They stay equal, and '
-                    'teach each other nothing, unless they see other views of the images (see '
-                    'configs/_base_/datasets/cifar10_folder_views.py) or have dropout',
+                    f'student{j} and student{i} have the same weights and see the same images. '
+                    'They stay equal and teach each other nothing, unless they have dropout: '
+                    'start them from other weights, or give each a view of its own (see '
+                    'configs/_base_/datasets/cifar10_folder_views.py)',
                     logger='current',
                     level=logging.WARNING,
                 )

@@ -136,7 +136,7 @@ def test_equal_students_are_announced(log):
     assert not log
     third.load_state_dict(second.state_dict())
     warn_of_twins([first, second, third])
-    assert len(log) == 1 and log[0].startswith('student1 and student2 start from the same weights')
+    assert len(log) == 1 and log[0].startswith('student1 and student2 have the same weights')
 
 
 def with_part(path, **options):

@@ -122,8 +122,6 @@ class OnlineDistill(BaseAlgorithm):
             check_same_architecture([first, *peers], 'same_initial_weights')
             for peer in peers:
                 peer.load_state_dict(first.state_dict())
-        else:
-            warn_of_twins([first, *peers])
         preprocessor = data_preprocessor
         if isinstance(preprocessor, dict):
             preprocessor = build(preprocessor, type='mmpretrain.ClsDataPreprocessor')
@@ -136,6 +134,7 @@ class OnlineDistill(BaseAlgorithm):
         self.distiller = self._build_distiller(distiller)
         self._check_classes()
         self.distillation_stopped = False  # set by mmrazor's StopDistillHook
+        self.looked_for_twins = False
 
     @property
     def students(self) -> list[BaseModel]:
@@ -161,6 +160,9 @@ class OnlineDistill(BaseAlgorithm):
         Or for a list of batches, other views of the same images: one per student, and those that
         the method wants for itself.
         """
+        if not (self.looked_for_twins or isinstance(inputs, list)):
+            warn_of_twins(self.students)
+        self.looked_for_twins = True
         self.distiller.check_updates(self.students)
         self.distiller.before_step(self.students)
         student_losses, records = self._run_students(inputs, data_samples, mode='loss')

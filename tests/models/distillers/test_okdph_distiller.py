@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from reference import assert_same, cross_entropy, kd
 from tiny import SAMPLES, Tiny, by_hand, views
@@ -171,6 +172,23 @@ def test_students_start_from_the_same_weights_if_asked_for():
         OnlineDistill([student, deeper], distiller)
     with pytest.raises(ValueError, match='shared_stages: OKDPHDistiller needs students'):
         OnlineDistill([student, student], distiller, shared_stages=1)
+
+
+def test_students_that_no_view_tells_apart_are_announced(monkeypatch):
+    log = []
+    logger = MMLogger.get_current_instance()
+    monkeypatch.setattr(logger, 'handle', lambda record: log.append(record.getMessage()))
+    twins = 'student0 and student1 have the same weights'
+
+    model, images = okdph(), views(3)
+    model.students[1].load_state_dict(model.students[0].state_dict())
+    model.loss(images[0], SAMPLES)
+    model.loss(images[0], SAMPLES)
+    assert sum(twins in line for line in log) == 1
+    log.clear()
+    model.looked_for_twins = False
+    model.loss(images, SAMPLES)  # each sees a view of its own
+    assert not any(twins in line for line in log)
 
 
 def test_a_run_of_the_shipped_config(tmp_path):
