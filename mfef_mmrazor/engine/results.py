@@ -13,6 +13,7 @@ from mmengine.device import get_max_cuda_memory
 from torch import Tensor, nn
 
 from .checkpoint_files import write_atomically
+from .loss_terms import Shares
 
 if TYPE_CHECKING:  # slow to import, and few need it
     from matplotlib.figure import Figure
@@ -203,30 +204,37 @@ def draw_curves(
     title: str,
     metric: str = METRIC,
     calibration: Sequence[dict[str, Any]] = (),
+    shares: Shares | None = None,
 ) -> 'Figure':
     """Primary metric of every predictor over the epochs or iterations, as the picture written.
 
-    Below it, if it was measured, how often two students predict the same class.
+    Below it, as far as they were measured, how often two students predict the same class, and the
+    share of each term in the training loss.
     """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    unit, names = unit_of(history), list(summarize(history))
+    unit, names, shares = unit_of(history), list(summarize(history)), shares or {}
     agreement = {
         entry[unit]: 100 - entry['students']['disagreement']
         for entry in calibration
         if 'students' in entry
     }
-    height = max(4.5, 1 + 0.2 * len(names))
-    figure = Figure(figsize=(9, height + 1.5 * bool(agreement)), layout='constrained')
+    heights = [max(4.5, 1 + 0.2 * len(names)), *[1.5] * bool(agreement), *[1.5] * bool(shares)]
+    figure = Figure(figsize=(9, sum(heights)), layout='constrained')
+    panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
+    axes, *below = panels[:, 0]
+    beside = dict(loc='upper left', bbox_to_anchor=(1, 1), fontsize='small')  # not over the curves
     if agreement:
-        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(height, 1.5))
-        below.plot([*agreement], [*agreement.values()], color='black', linewidth=1.5)
-        below.set(ylabel="students'\nagreement (%)")
-        below.grid(alpha=0.3)
-    else:
-        axes = figure.subplots()
+        below[0].plot([*agreement], [*agreement.values()], color='black', linewidth=1.5)
+        below[0].set(ylabel="students'\nagreement (%)")
+    for term in next(iter(shares.values()), ()):
+        label = "students' own" if term == 'own' else term.removeprefix('distill.')
+        below[-1].plot([*shares], [share[term] for share in shares.values()], label=label)
+    if shares:
+        below[-1].set(ylabel='share of the\nloss (%)', ylim=(0, None))
+        below[-1].legend(**beside)
     for i, name in enumerate(names):
         entries = [entry for entry in history if name in entry]
         together = not name.startswith(('student', 'model'))
@@ -245,8 +253,8 @@ def draw_curves(
     axes.set(title=title, ylabel=metric_label(metric))
     figure.axes[-1].set_xlabel(UNITS[unit])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.3)
-    # beside the curves, never over them
-    figure.legend(title=f'last {UNITS[unit]}', loc='outside right upper', fontsize='small')
+    for panel in figure.axes:
+        panel.grid(alpha=0.3)
+    axes.legend(title=f'last {UNITS[unit]}', **beside)
     figure.savefig(path, dpi=150)
     return figure

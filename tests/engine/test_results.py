@@ -142,6 +142,17 @@ def test_the_students_agreement_is_drawn_below(tmp_path):
     assert below.get_xlabel() == 'epoch'
 
 
+def test_the_shares_of_the_loss_are_drawn_at_the_bottom(tmp_path):
+    shares = {i: {'own': 60.0 + i, 'distill.loss_map': 40.0 - i} for i in (1, 2, 3)}
+    figure = results.draw_curves(tmp_path / 'curves.png', HISTORY, 'title', shares=shares)
+    above, below = figure.axes
+    assert {line.get_label(): line.get_ydata().tolist() for line in below.get_lines()} == {
+        "students' own": [61, 62, 63],
+        'loss_map': [39, 38, 37],
+    }
+    assert len(above.get_legend().get_texts()) == 2
+
+
 def test_curves_of_few_epochs_have_whole_numbers_below(tmp_path):
     figure = results.draw_curves(tmp_path / 'curves.png', HISTORY, 'title')
     assert all(tick == round(tick) for tick in figure.axes[0].get_xticks())
@@ -153,7 +164,8 @@ def test_curves_of_many_students_and_epochs_are_told_apart_and_not_covered(tmp_p
     ]
     figure = results.draw_curves(tmp_path / 'curves.png', history, 'title')
     figure.draw_without_rendering()  # at the figure's own resolution
-    (axes,), (legend,) = figure.axes, figure.legends
+    (axes,) = figure.axes
+    legend = axes.get_legend()
     lines = axes.get_lines()
     assert len({line.get_color() for line in lines}) == 20
     assert {line.get_marker() for line in lines} == {'None'}

@@ -4,7 +4,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -12,8 +11,10 @@ from mmrazor.registry import HOOKS
 from rich.console import Console
 from rich.table import Table
 
+from ...models.algorithms.online_distill import OnlineDistill
 from ..calibration import Calibration, Diversity
 from ..loops import PredictorsEvaluator
+from ..loss_terms import Shares, logged_losses, mean_losses, remarks, shares_by_epoch
 from ..position import by_iterations, epochs_over, position, steps_per_epoch
 from ..results import (
     METRIC,
@@ -40,6 +41,9 @@ from ..unwrap import unwrapped
 class ResultsHook(Hook):
     """Writes ``results.json`` and ``curves.png`` to the work dir, and prints a table.
 
+    Once per term, at the end of an epoch, the log says when a term of the distillation was below
+    1 % of the loss while it had its full weight, or above ten times the students' mean own loss.
+
     ``results.json`` has, for every predictor, the accuracy at the last and at the best epoch (or
     what stands for it where the config has no ``accuracy/top1``: ``metric`` says which) with NLL
     and ECE (:class:`Calibration`), how far the students differ (:class:`Diversity`), the whole
@@ -57,6 +61,7 @@ class ResultsHook(Hook):
         self.metric = METRIC
         self.seconds = 0.0
         self.revisions = [git_revision()]  # now: there may be later ones when the run ends
+        self._named: set[str] = set()  # loss terms that the log has a line for
 
     def before_train(self, runner: Runner) -> None:
         """Add calibration to what validation measures.
@@ -90,6 +95,19 @@ class ResultsHook(Hook):
         now = time.perf_counter()
         self.seconds += now - self._started
         self._started = now
+        if (runner.iter + 1) % steps_per_epoch(runner) == 0:
+            self.name_lost_terms(runner)
+
+    def name_lost_terms(self, runner: Runner) -> None:
+        """Say, once per term, that it was lost in this epoch or drowned the others."""
+        model = unwrapped(runner.model)
+        if not isinstance(model, OnlineDistill):
+            return
+        taught = model.distiller.ramp_up() > 0.99
+        for term, advice in remarks(self.training_losses(runner), taught).items():
+            if term not in self._named:
+                self._named.add(term)
+                runner.logger.warning(f'{term} {advice}')
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Add this epoch's accuracies to the history."""
@@ -139,6 +157,7 @@ class ResultsHook(Hook):
             runner.experiment_name,
             self.metric,
             self.calibration,
+            self.shares(runner),
         )
         console = Console(soft_wrap=True)
         console.print(self.table())
@@ -172,12 +191,14 @@ class ResultsHook(Hook):
     def training_losses(self, runner: Runner) -> dict[str, float]:
         """Mean of each loss over the steps of the last epoch, without those that were left out."""
         steps = steps_per_epoch(runner)
-        last = {
-            name.removeprefix('train/'): history.data[0][-steps:]
-            for name, history in runner.message_hub.log_scalars.items()
-            if name.startswith('train/') and 'loss' in name
-        }
-        return {name: round(float(x[np.isfinite(x)].mean()), 4) for name, x in last.items()}
+        last = {name: x[-steps:] for name, x in logged_losses(runner.message_hub).items()}
+        return {name: round(x, 4) for name, x in mean_losses(last).items()}
+
+    def shares(self, runner: Runner) -> Shares:
+        """Share of each loss term, by the epochs or iterations that were over."""
+        steps = steps_per_epoch(runner)
+        shares = shares_by_epoch(logged_losses(runner.message_hub), steps)
+        return shares if by_iterations(runner) else {n // steps: x for n, x in shares.items()}
 
     def deployed(self, runner: Runner) -> dict[str, int]:
         """Size of the (first) network as it is deployed."""

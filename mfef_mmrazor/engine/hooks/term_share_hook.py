@@ -36,15 +36,14 @@ class TermShareHook(Hook):
     numbers are as they were. It costs the time of a few steps and the memory of a second model, so
     it is for a config that asks for it: ``custom_hooks=[..., dict(type='mmrazor.TermShareHook')]``.
 
-    Once per term, the log says when the term is below 1 % of the loss while the distillation has
-    its full weight, or above ten times the students' mean own loss.
+    :class:`ResultsHook` has the shares without it, from the logged losses, and says in the log when
+    a term is lost or drowns the others.
     """
 
     priority = 'LOW'  # after RampUpHook has said how far the training is
 
     def __init__(self) -> None:
         self.history: list[Entry] = []
-        self._named: set[str] = set()  # terms that the log has a line for
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Measure at the first step of an epoch."""
@@ -63,11 +62,6 @@ class TermShareHook(Hook):
         runner.visualizer.add_scalars(
             {f'terms/{name}': x for name, x in {**shares, **gradients}.items()}, step=runner.iter
         )
-        taught = model.distiller.ramp_up() > 0.99
-        for term, advice in remarks(losses, taught).items():
-            if term not in self._named:
-                self._named.add(term)
-                runner.logger.warning(f'{term} {advice}')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep what was measured."""
@@ -114,37 +108,6 @@ def measure(
 def _norm(gradients: list[Tensor | None]) -> float:
     squares = [float(x.double().square().sum()) for x in gradients if x is not None]
     return sum(squares) ** 0.5
-
-
-def remarks(losses: dict[str, float], taught: bool) -> dict[str, str]:
-    """What to say of each term that is lost among the others or drowns the students' own losses.
-
-    Args:
-        losses: Every loss by name: ``student0.loss``, ..., ``distill.loss_...``.
-        taught: Whether the distillation has its full weight by now.
-
-    Example:
-        >>> losses = {'student0.loss': 2.0, 'distill.loss_map': 0.001}
-        >>> remarks(losses, taught=True)['distill.loss_map']
-        'is 0.05 % of the loss: too little to matter; try a larger loss_weight'
-    """
-    own = [x for name, x in losses.items() if not name.startswith('distill.')]
-    mean, total = sum(own) / max(1, len(own)), sum(map(abs, losses.values()))
-    said = {}
-    for name, x in losses.items():
-        if not name.startswith('distill.'):
-            continue
-        if abs(x) > 10 * mean > 0:
-            said[name] = (
-                f"is {abs(x) / mean:.3g} times the students' own loss: try a smaller loss_weight, "
-                'a longer ramp_up_epochs or a lower learning rate'
-            )
-        elif taught and abs(x) < 0.01 * total:
-            said[name] = (
-                f'is {100 * abs(x) / total:.2g} % of the loss: too little to matter; try a larger '
-                'loss_weight'
-            )
-    return said
 
 
 def draw_terms(path: Path, history: list[Entry], unit: str) -> 'Figure':
