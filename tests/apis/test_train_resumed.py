@@ -72,8 +72,11 @@ def config(work_dir, *, data='digits', by='epochs', stop=(), launcher='none', **
         kind = 'mmpretrain.InMemoryDataPreprocessor'
         cfg.model.data_preprocessor = dict(cfg.data_preprocessor, type=kind, crop_size=16)
     elif data != 'digits':
-        pipeline = [dict(type='LoadImageFromFile'), *images.pipeline]
-        images = dict(type='ImageFolder', data_root=str(data), pipeline=pipeline)
+        load, val = dict(type='LoadImageFromFile'), cfg.val_dataloader.dataset
+        folder = dict(type='ImageFolder', data_root=str(data))
+        images = dict(folder, pipeline=[load, *images.pipeline])
+        # held-out images are read as these are
+        cfg.val_dataloader.dataset = dict(folder, indices=30, pipeline=[load, *val.pipeline])
     if held_out:
         cfg.train_dataloader.dataset.dataset = images
     else:

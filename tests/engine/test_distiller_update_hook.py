@@ -1,8 +1,5 @@
 """Real runs of SwitOKD's shipped config, on a few digits, in one process and in two."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +7,10 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from processes import in_processes
+from torch import distributed
 
+from mfef_mmrazor import compat
 from mfef_mmrazor.apis import train
 
 CONFIG = Path(__file__).parents[2] / 'configs/switokd/switokd_resnet8-resnet20_1xb32-20e_digits.py'
@@ -91,38 +91,26 @@ def test_a_paused_teacher_keeps_its_weights_and_its_momentum(tmp_path):
     assert not runner.optim_wrapper.optimizer._optimizer_step_pre_hooks  # as it was
 
 
+def train_and_look_at_the_others(work_dir):
+    """Train in one of several processes: all pause in the same steps, and have the same weights."""
+    cfg = small(work_dir, train_dataloader__batch_size=5)
+    cfg.launcher = 'pytorch'
+    compat.init_cpu_processes()
+    runner = Runner.from_cfg(cfg)
+    steps = Steps()
+    runner.register_hook(steps)
+    runner.train()
+    assert type(runner.model).__name__ == 'MMDistributedDataParallel'
+    check(steps)
+    weights = torch.cat([p.detach().flatten() for p in runner.model.parameters()])
+    for mine in (weights, torch.tensor(steps.paused).float()):
+        both = [torch.empty_like(mine) for _ in range(2)]
+        distributed.all_gather(both, mine)
+        assert torch.equal(*both)
+
+
 def test_two_processes_pause_together(tmp_path):
-    script = tmp_path / 'script.py'
-    script.write_text(f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import torch
-from mmengine.runner import Runner
-from torch import distributed
-from mfef_mmrazor import compat
-from test_distiller_update_hook import Steps, check, small
-cfg = small('run', train_dataloader__batch_size=5)
-cfg.launcher = 'pytorch'
-compat.init_cpu_processes()
-runner = Runner.from_cfg(cfg)
-steps = Steps()
-runner.register_hook(steps)
-runner.train()
-assert type(runner.model).__name__ == 'MMDistributedDataParallel'
-check(steps)
-weights = torch.cat([p.detach().flatten() for p in runner.model.parameters()])
-for mine in (weights, torch.tensor(steps.paused).float()):
-    both = [torch.empty_like(mine) for _ in range(2)]
-    distributed.all_gather(both, mine)
-    assert torch.equal(*both)
-""")
-    python = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2', '--standalone']
-    done = subprocess.run(
-        [*python, '-m', 'mfef_mmrazor.run', script],
-        cwd=tmp_path, capture_output=True, text=True, timeout=300,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    in_processes(2, train_and_look_at_the_others, tmp_path)
 
 
 def test_our_own_training_needs_no_hook_in_the_config(tmp_path):

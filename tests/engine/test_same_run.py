@@ -1,12 +1,10 @@
 """A run goes on as the run that it was, in every process; or is told that it would not."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import in_processes
 
 from mfef_mmrazor.apis import load_config, train
 from mfef_mmrazor.engine.same_run import identity
@@ -44,40 +42,18 @@ def test_another_run_is_refused(tmp_path):
         train(config(tmp_path, epochs=3), resume=True)
 
 
-SCRIPT = """
-import sys
-import torch
-sys.path.insert(0, {tests!r})
-from mfef_mmrazor.apis import train
-from test_same_run import config
-torch.set_num_threads(1)
-work_dir, epochs, resume = sys.argv[1:]
-cfg = config(work_dir, epochs=int(epochs), **{{'train_dataloader.batch_size': 10}})
-cfg.launcher = 'pytorch'
-runner = train(cfg, resume=resume == 'resume')
-rank = torch.distributed.get_rank()
-torch.save(runner.model.module.state_dict(), f'{{work_dir}}/end_of_rank{{rank}}.pt')
-"""
+def train_with_statistics(work_dir, epochs, resume=False):
+    """Train in one of several processes, and write what this one has come to."""
+    cfg = config(work_dir, epochs=epochs, **{'train_dataloader.batch_size': 10})
+    cfg.launcher = 'pytorch'
+    runner = train(cfg, resume=resume)
+    torch.save(runner.model.module.state_dict(), work_dir / f'end_of_rank{runner.rank}.pt')
 
 
 def test_two_processes_go_on_each_with_its_own_statistics(tmp_path):
-    script = tmp_path / 'script.py'
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
-
-    def run(folder, epochs, resume='new'):
-        command = (
-            '-m', 'torch.distributed.run', '--nproc-per-node=2', '--standalone',
-            script, tmp_path / folder, str(epochs), resume,
-        )  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True, timeout=300,
-            env=dict(os.environ, OMP_NUM_THREADS='1'),
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-
-    run('straight', 2)
-    run('stopped', 1)
-    run('stopped', 2, 'resume')
+    in_processes(2, train_with_statistics, tmp_path / 'straight', 2)
+    in_processes(2, train_with_statistics, tmp_path / 'stopped', 1)
+    in_processes(2, train_with_statistics, tmp_path / 'stopped', 2, True)
     ends = [
         [torch.load(tmp_path / folder / f'end_of_rank{rank}.pt') for rank in (0, 1)]
         for folder in ('straight', 'stopped')
