@@ -101,7 +101,9 @@ def end(work_dir):
         if name.startswith('train/') and 'time' not in name
     }
     assert all(len(values) == 2 * STEPS for values, _ in losses.values()) and 'train/loss' in losses
-    kept = 'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'buffers'
+    kept = (
+        'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'buffers', 'ema_buffers',
+    )  # fmt: skip
     history = json.loads((work_dir / 'results.json').read_text())['history']
     return {key: stored.get(key) for key in kept}, losses, history
 
@@ -226,5 +228,6 @@ if __name__ == '__main__':
     work_dir, by, extra, *stop = sys.argv[1:]
     options = dict(EXTRAS[extra], by=by, launcher='pytorch', stop=tuple(map(int, stop)))
     if extra == 'averaged':
-        options['custom_hooks'] = [*load_config(MFEF).custom_hooks, *options['custom_hooks']]
+        averaging = dict(type='EMAHook', update_buffers=True)  # of each process's own
+        options['custom_hooks'] = [*load_config(MFEF).custom_hooks, averaging]
     train(config(Path(work_dir), **options), resume=True)

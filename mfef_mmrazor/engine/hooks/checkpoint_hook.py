@@ -7,14 +7,16 @@ from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint_files import POINTER, newest_checkpoint, write_atomically
 from ..same_run import check_same, identity
 from ..unwrap import optim_wrappers, unwrapped
+
+Buffers = dict[str, Tensor]
 
 
 @HOOKS.register_module()
@@ -25,7 +27,7 @@ class SafeCheckpointHook(CheckpointHook):
     ``max_keep_ckpts`` and ``save_best`` an old file is removed when the new one is safely there.
     ``last_checkpoint`` names the newest one relative to the work dir, which can be moved. A run
     that is resumed goes on from the newest checkpoint that is intact, every process with the
-    batch-norm statistics that it had.
+    batch-norm statistics that it had, averaged ones (``EMAHook``) included.
 
     ``tools/train.py`` takes it wherever a config has a ``CheckpointHook``. Storage other than local
     files is used as mmengine does.
@@ -45,7 +47,8 @@ class SafeCheckpointHook(CheckpointHook):
     def __init__(self, *args: Any, allow_changes: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.allow_changes = allow_changes
-        self.buffers: list[dict[str, Tensor]] = []
+        # of all processes, while a checkpoint is saved: the model's, and those of its average
+        self.buffers: dict[str, list[Buffers]] = {}
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to go on from, for scripts that leave the choice to mmengine."""
@@ -62,12 +65,17 @@ class SafeCheckpointHook(CheckpointHook):
         buffers = checkpoint.get('buffers', [])
         if len(buffers) == get_world_size():
             checkpoint['state_dict'].update(buffers[get_rank()])
+        averaged = averaged_model(runner)
+        buffers = checkpoint.get('ema_buffers', [])
+        if (
+            averaged is not None and len(buffers) == get_world_size()
+        ):  # EMAHook has loaded it by now
+            averaged.load_state_dict({**averaged.state_dict(), **buffers[get_rank()]})
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add what the run is, and the buffers of all processes."""
         checkpoint['meta']['run'] = identity(runner)
-        if self.buffers:
-            checkpoint['buffers'] = self.buffers
+        checkpoint.update(self.buffers)
 
     def before_train(self, runner: Runner) -> None:
         """Find out where the files go."""
@@ -135,10 +143,10 @@ class SafeCheckpointHook(CheckpointHook):
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         if get_world_size() > 1:  # batch norm's, which every process has for itself
-            model = unwrapped(runner.model)
-            saved = model.state_dict().keys() & dict(model.named_buffers()).keys()
-            own = {name: model.state_dict()[name].cpu() for name in sorted(saved)}
-            self.buffers = all_gather_object(own)
+            self.buffers['buffers'] = all_gather_object(saved_buffers(unwrapped(runner.model)))
+            averaged = averaged_model(runner)
+            if averaged is not None:
+                self.buffers['ema_buffers'] = all_gather_object(saved_buffers(averaged))
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -150,7 +158,7 @@ class SafeCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
-        self.buffers = []
+        self.buffers = {}
         if is_main_process():
             local = isinstance(self.file_backend, LocalBackend)
             named = os.path.relpath(self.last_ckpt, runner.work_dir) if local else self.last_ckpt
@@ -172,6 +180,18 @@ class SafeCheckpointHook(CheckpointHook):
     def _remove(self, path: str) -> None:
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
+
+
+def averaged_model(runner: Runner) -> nn.Module | None:
+    """The running average of the model, where an ``EMAHook`` keeps one."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    return hooks[0].ema_model.module if hooks else None
+
+
+def saved_buffers(model: nn.Module) -> Buffers:
+    """Those of a model's buffers that are saved, on the CPU."""
+    state = model.state_dict()
+    return {name: state[name].cpu() for name, _ in model.named_buffers() if name in state}
 
 
 def checkpoint_size(runner: Runner) -> int:
