@@ -24,8 +24,8 @@ def check_training(cfg: Config) -> None:
     """Raise if the config is not one to train, or a number in it cannot be.
 
     Raises:
-        ValueError: A part is missing, or epochs and iterations are mixed up, or a number is missing
-            or too small.
+        ValueError: A part is missing, or one of those that score it, or epochs and iterations are
+            mixed up, or a number is missing or too small.
         KeyError: The optimizer is not registered.
     """
     for part in ('model', 'train_dataloader', 'optim_wrapper', 'train_cfg'):
@@ -35,6 +35,15 @@ def check_training(cfg: Config) -> None:
                 'configs/_base_ are parts'
             )
     check_loop(cfg)
+    for stage in ('val', 'test'):
+        parts = [f'{stage}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]
+        missing = [part for part in parts if cfg.get(part) is None]
+        if 0 < len(missing) < len(parts):
+            found = ', '.join(part for part in parts if part not in missing)
+            raise ValueError(
+                f'the config has {found}, but no {", ".join(missing)}: expected all three, or None '
+                'for each'
+            )
     for name, kind, least in NUMBERS:
         value = value_at(cfg, name)
         if value is not None and not (isinstance(value, kind) and value >= least):

@@ -22,17 +22,19 @@ def is_called(kind: Any, name: str) -> bool:
 
 
 def complete_loops(cfg: Config) -> None:
-    """Let an :class:`OnlineDistill` be scored by its own loops where a config names none.
+    """Name the loops that score a model, where a config has something to score but names none.
 
-    mmpretrain's schedules have ``val_cfg = dict()``, which would score the first student alone.
+    An :class:`OnlineDistill` is scored by its own: mmpretrain has ``val_cfg = dict()``, by
+    which the first student alone would be scored. Any other model is scored by mmengine's.
     """
-    if not is_called((cfg.get('model') or {}).get('type'), 'OnlineDistill'):
-        return
+    online = is_called((cfg.get('model') or {}).get('type'), 'OnlineDistill')
     for stage in ('val', 'test'):
         loop = cfg.get(f'{stage}_cfg', {})
-        if cfg.get(f'{stage}_dataloader') is not None and loop is not None and 'type' not in loop:
+        if cfg.get(f'{stage}_dataloader') is None or loop is None:
+            continue
+        if online and 'type' not in loop:
             loop = dict(loop, type=f'mmrazor.OnlineDistill{stage.capitalize()}Loop')
-            cfg[f'{stage}_cfg'] = loop
+        cfg[f'{stage}_cfg'] = loop
 
 
 def complete_hooks(cfg: Config, schedule: str | None = None) -> None:

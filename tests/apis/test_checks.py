@@ -29,6 +29,7 @@ def test_numbers_that_cannot_be():
         (dict(train_cfg={}), 'expected max_epochs, and no max_iters'),
         (dict(train_cfg=dict(by_epoch=False, max_iters=5, max_epochs=2)), 'and no max_epochs'),
         (dict(train_cfg=dict(type='IterBasedTrainLoop', max_iters=0)), 'train_cfg.max_iters=0'),
+        (dict(val_cfg={}, val_evaluator={}), 'has val_cfg, val_evaluator, but no val_dataloader'),
     ):
         with pytest.raises(ValueError, match=message):
             check_training(Config({**parts, **change}))

@@ -36,9 +36,10 @@ def test_loops_are_added_where_none_is_named():
     cfg = online(val_cfg=dict(type='ValLoop'))
     complete_loops(cfg)
     assert cfg.val_cfg.type == 'ValLoop' and 'test_cfg' not in cfg
-    alone = Config(dict(model=dict(type='ImageClassifier'), val_dataloader=dict(), val_cfg={}))
+    alone = dict(model=dict(type='ImageClassifier'), val_dataloader=dict(), test_dataloader=dict())
+    alone = Config(dict(alone, test_cfg=None))
     complete_loops(alone)
-    assert alone.val_cfg == {}
+    assert alone.val_cfg == {} and alone.test_cfg is None
 
 
 def test_hooks_are_added_once(caplog):
