@@ -1,14 +1,18 @@
 """Validation and test loops that score every predictor in one pass over the data."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import broadcast, get_world_size
 from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.runner import Runner, TestLoop, ValLoop, autocast
 from mmrazor.registry import LOOPS
+from torch import nn
 
 from ..models.algorithms.online_distill import Predictions
 from .unwrap import unwrapped
@@ -114,6 +118,27 @@ class OnlineDistillValLoop(_PredictorsLoop, ValLoop):
     """
 
     stage = 'val'
+
+    def run(self) -> dict[str, float]:
+        """Score, in every process, with the batch-norm statistics that are saved."""
+        with buffers_of_the_first(unwrapped(self.runner.model)):
+            return super().run()
+
+
+@contextmanager
+def buffers_of_the_first(model: nn.Module) -> Iterator[None]:
+    """Of several processes, all have the first one's buffers for a while, then their own again."""
+    if get_world_size() == 1:
+        yield
+        return
+    own = [buffer.clone() for buffer in model.buffers()]
+    for buffer in model.buffers():
+        broadcast(buffer)
+    try:
+        yield
+    finally:
+        for buffer, value in zip(model.buffers(), own, strict=True):
+            buffer.copy_(value)
 
 
 @LOOPS.register_module()

@@ -1,10 +1,17 @@
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.fileio import load
+from mmengine.runner import Runner
 from mmpretrain.models import AverageClsScoreTTA
 from mmpretrain.structures import DataSample
+from processes import in_processes
 
+from mfef_mmrazor.apis import load_config, train
+from mfef_mmrazor.engine.calibration import Calibration
 from mfef_mmrazor.engine.loops import PredictorsEvaluator, predict_all
 from mfef_mmrazor.models import OnlineDistill
 
@@ -73,3 +80,35 @@ def test_scores_of_several_views_are_averaged():
             expected = (each[0][name][i].pred_score + each[1][name][i].pred_score) / 2
             torch.testing.assert_close(sample.pred_score, expected)
             assert sample.pred_label.item() == expected.argmax() and sample.gt_label.item() == i
+
+
+CONFIG = Path(__file__).parents[2] / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
+
+
+def train_and_keep_the_buffers(work_dir):
+    """Train in one of several processes; the first batch-norm statistics, after the validation."""
+    small = {
+        'train_cfg.max_epochs': 2,
+        'train_cfg.val_interval': 2,
+        'train_dataloader.batch_size': 10,
+        'train_dataloader.dataset.train_per_class': 20,
+        'val_dataloader.dataset.indices': 20,
+    }
+    runner = train(load_config(CONFIG, work_dir, small, launcher='pytorch'))
+    mean = runner.model.module.architecture.backbone.bn1.running_mean
+    torch.save(mean, work_dir / f'mean{runner.rank}.pt')
+
+
+def test_several_processes_score_what_is_saved(tmp_path):
+    in_processes(2, train_and_keep_the_buffers, tmp_path)
+    assert not torch.equal(*(torch.load(tmp_path / f'mean{i}.pt') for i in (0, 1)))
+    (scored,) = json.loads((tmp_path / 'results.json').read_text())['calibration']
+
+    cfg = load_config(CONFIG, tmp_path / 'again', {'val_dataloader.dataset.indices': 20})
+    cfg.load_from = str(tmp_path / 'epoch_2.pth')
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    runner.val_loop.evaluator.metrics.append(Calibration())
+    metrics = runner.val_loop.run()
+    for i in (0, 1):
+        assert metrics[f'student{i}.nll'] == pytest.approx(scored[f'student{i}']['nll'], abs=1e-4)
