@@ -76,9 +76,10 @@ class MultiScaleConnector(BaseConnector):
                 f'got a map of {tuple(feature.shape)}, expected {self.in_channels} channels'
             )
         first, *groups = feature.split(self.width, dim=1)
-        kept, passed = [first], first[:, :0]
+        kept, passed = [first], []
         for group, conv, split in zip(groups, self.convs, self.splits, strict=True):
-            keep, passed = conv(torch.cat([group, passed], dim=1)).split(split, dim=1)
+            found = conv(torch.cat([group, *passed], dim=1) if passed else group)
+            keep, *passed = found.split(split, dim=1) if all(split) else [found]
             kept.append(keep)
         out = torch.cat(kept, dim=1)
         return out + feature if self.residual else out
