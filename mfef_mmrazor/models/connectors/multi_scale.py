@@ -76,7 +76,8 @@ class MultiScaleConnector(BaseConnector):
                 f'got a map of {tuple(feature.shape)}, expected {self.in_channels} channels'
             )
         first, *groups = feature.split(self.width, dim=1)
-        kept, passed = [first], []
+        kept = [first]
+        passed: list[Tensor] = []  # one, once a group has been convolved
         for group, conv, split in zip(groups, self.convs, self.splits, strict=True):
             found = conv(torch.cat([group, *passed], dim=1) if passed else group)
             keep, *passed = found.split(split, dim=1) if all(split) else [found]
