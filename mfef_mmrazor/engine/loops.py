@@ -1,8 +1,6 @@
 """Validation and test loops that score every predictor in one pass over the data."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.runner import Runner, TestLoop, ValLoop, autocast
 from mmrazor.registry import LOOPS
-from torch import nn
+from torch import Tensor
 
 from ..models.algorithms.online_distill import Predictions
 from .unwrap import unwrapped
@@ -119,26 +117,26 @@ class OnlineDistillValLoop(_PredictorsLoop, ValLoop):
 
     stage = 'val'
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.own_buffers: list[tuple[Tensor, Tensor]] = []  # and the values that they had
+
     def run(self) -> dict[str, float]:
-        """Score, in every process, with the batch-norm statistics that are saved."""
-        with buffers_of_the_first(unwrapped(self.runner.model)):
+        """Score with the batch-norm statistics of the first process: those are saved."""
+        if get_world_size() > 1:
+            self.own_buffers = [(x, x.clone()) for x in unwrapped(self.runner.model).buffers()]
+            for buffer, _ in self.own_buffers:
+                broadcast(buffer)
+        try:
             return super().run()
+        finally:
+            self.give_back_buffers()
 
-
-@contextmanager
-def buffers_of_the_first(model: nn.Module) -> Iterator[None]:
-    """Of several processes, all have the first one's buffers for a while, then their own again."""
-    if get_world_size() == 1:
-        yield
-        return
-    own = [buffer.clone() for buffer in model.buffers()]
-    for buffer in model.buffers():
-        broadcast(buffer)
-    try:
-        yield
-    finally:
-        for buffer, value in zip(model.buffers(), own, strict=True):
-            buffer.copy_(value)
+    def give_back_buffers(self) -> None:
+        """Go on with the statistics that this process had."""
+        for buffer, own in self.own_buffers:
+            buffer.copy_(own)
+        self.own_buffers = []
 
 
 @LOOPS.register_module()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmrazor.registry import HOOKS
+from processes import in_processes
 
 from mfef_mmrazor.apis import load_config, train
 
@@ -142,3 +143,28 @@ def test_at_every_moment(case, tmp_path):
     name = stopped_and_resumed(METHODS['mfef'], tmp_path, number, moment, at, **options)
     assert name == expected
     assert_same(end(tmp_path / 'straight'), end(tmp_path / 'stopped'))
+
+
+def train_in_each(work_dir, stop=None):
+    """Train in one of several processes, or go on."""
+    cfg = config(METHODS['dml'], work_dir, stop, train_dataloader__batch_size=10)
+    cfg.launcher = 'pytorch'
+    if stop:
+        with pytest.raises(SystemExit):
+            train(cfg)
+    else:
+        train(cfg, resume=True)
+
+
+def test_two_processes_stopped_while_they_score(tmp_path):
+    in_processes(2, train_in_each, tmp_path / 'straight')
+    in_processes(2, train_in_each, tmp_path / 'stopped', (signal.SIGTERM, 'val', 1))
+    in_processes(2, train_in_each, tmp_path / 'stopped')
+    assert_same(end(tmp_path / 'straight'), end(tmp_path / 'stopped'))
+    straight, stopped = (
+        torch.load(tmp_path / name / 'epoch_2.pth', weights_only=True)['buffers']
+        for name in ('straight', 'stopped')
+    )
+    name = 'architecture.backbone.bn1.running_mean'
+    assert not torch.equal(*(own[name] for own in straight))
+    assert_same(straight, stopped)

@@ -65,11 +65,9 @@ class SafeCheckpointHook(CheckpointHook):
         buffers = checkpoint.get('buffers', [])
         if len(buffers) == get_world_size():
             checkpoint['state_dict'].update(buffers[get_rank()])
-        averaged = averaged_model(runner)
         buffers = checkpoint.get('ema_buffers', [])
-        if (
-            averaged is not None and len(buffers) == get_world_size()
-        ):  # EMAHook has loaded it by now
+        averaged = averaged_model(runner)  # which EMAHook has loaded by now
+        if averaged is not None and len(buffers) == get_world_size():
             averaged.load_state_dict({**averaged.state_dict(), **buffers[get_rank()]})
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmrazor.registry import HOOKS
 
+from ..loops import OnlineDistillValLoop
 from ..position import by_iterations, is_infinite
 from ..unwrap import optim_wrappers
 from .checkpoint_hook import SafeCheckpointHook
@@ -107,6 +108,8 @@ class SignalHook(Hook):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):  # its average is in the place of the weights
                     hook._swap_ema_parameters()
+            if isinstance(runner.val_loop, OnlineDistillValLoop):
+                runner.val_loop.give_back_buffers()
             self._stop(runner, dict(epoch=runner.epoch, iter=runner.iter))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
