@@ -132,6 +132,11 @@ def test_scores_of_a_checkpoint_are_those_of_its_epoch(finished, tmp_path):
 def test_amp_trains_in_bf16_on_the_cpu(finished, tmp_path):
     runner = train(config(tmp_path, amp=True))
     assert type(runner.optim_wrapper).__name__ == 'BFloat16OptimWrapper'
+    dtypes = []
+    conv = runner.model.architecture.backbone.conv1
+    conv.register_forward_hook(lambda module, args, out: dtypes.append(out.dtype))
+    runner.val_loop.run()
+    assert set(dtypes) == {torch.bfloat16}  # scored as it is trained
     weights = [
         torch.load(folder / 'epoch_2.pth', weights_only=True)['state_dict']
         for folder in (tmp_path, finished)

@@ -1,12 +1,16 @@
 """What is random in an epoch depends on the seed and the epoch, and on nothing else."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.runner import Runner
+from processes import in_processes
+from torch import distributed
 
 from mfef_mmrazor.apis import load_config
+from mfef_mmrazor.engine.hooks.epoch_seed_hook import seed_of
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -41,3 +45,17 @@ def test_crops_are_others_in_the_next_epoch_though_the_order_be_the_same(tmp_pat
     monkeypatch.setattr(DefaultSampler, '__iter__', lambda self: iter(range(self.num_samples)))
     first, second = (batches(tmp_path, epoch=epoch, workers=2) for epoch in (0, 1))
     assert not torch.equal(first, second)
+
+
+def keep_seed(folder):
+    """The seed of one of several processes, as a file."""
+    distributed.init_process_group('gloo')
+    rank = distributed.get_rank()
+    (folder / str(rank)).write_text(str(seed_of(SimpleNamespace(seed=0), epoch=1)))
+
+
+def test_processes_draw_other_crops(tmp_path):
+    in_processes(2, keep_seed, tmp_path)
+    first, second = ((tmp_path / rank).read_text() for rank in '01')
+    assert first != second
+    assert first == str(seed_of(SimpleNamespace(seed=0), epoch=1))

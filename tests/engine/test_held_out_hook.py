@@ -7,7 +7,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from processes import in_processes
 
+from mfef_mmrazor import compat
 from mfef_mmrazor.datasets import Digits
 from mfef_mmrazor.engine import HeldOutHook
 
@@ -106,3 +108,20 @@ def test_a_distiller_that_has_no_use_for_them(tmp_path):
     distiller = dict(type='DMLDistiller', _delete_=True)
     with pytest.raises(ValueError, match='DMLDistiller learns nothing from held-out images'):
         runner(tmp_path, model__distiller=distiller).train()
+
+
+def keep_weights(folder):
+    """Train one epoch in one of several processes; what it has found, as a file."""
+    compat.init_cpu_processes()
+    run = runner(folder, launcher='pytorch', train_cfg__max_epochs=1)
+    run.train()
+    torch.save(run.model.module.distiller.weights, folder / f'{run.rank}.pt')
+
+
+def test_processes_find_the_same_weights_on_the_images_of_all(tmp_path):
+    in_processes(2, keep_weights, tmp_path)
+    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1))
+    one = runner(tmp_path / 'one', train_cfg__max_epochs=1)
+    one.train()
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, one.model.distiller.weights)
