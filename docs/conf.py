@@ -19,7 +19,7 @@ extensions = [
     'sphinx.ext.napoleon',
     'sphinx-mathjax-offline',  # formulas without a network
 ]
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', 'jupyter_execute']
 html_theme = 'furo'
 html_title = 'mfef_mmrazor'
 html_show_copyright = False
@@ -41,10 +41,15 @@ PAGES = {
 LINK = re.compile(r'(!?)\[([^]]*)\]\(([^):\s]+)\)')  # of the repository: no colon, so no https:
 
 
-def copy_page(source: Path, target: Path) -> None:
-    """Copy a Markdown page of the repository, its links led to where they now lead.
+def led(page: str, source: Path, target: Path) -> str:
+    """The text of a page of the repository, its links led to where they lead in the documentation.
 
     A link to another such page or to a picture is kept; a link to any other file becomes its text.
+
+    Args:
+        page: The text, Markdown.
+        source: Where the page is in the repository.
+        target: Where it is in the documentation.
     """
 
     def lead(match: re.Match) -> str:
@@ -53,24 +58,35 @@ def copy_page(source: Path, target: Path) -> None:
         found = (source.parent / path).resolve() if path else source
         found = found / 'README.md' if found.is_dir() else found
         if found.suffix == '.md' and found.parent == DOCS:
-            return f'[{text}](/{found.name})'
+            return f'[{text}](/{found.name}{"#" * bool(anchor)}{anchor})'
         if found in PAGES:
-            page = Path(*['..'] * len(target.parent.relative_to(DOCS).parts)) / PAGES[
-                found
-            ].relative_to(DOCS)
-            return f'[{text}]({page.as_posix()}{"#" * bool(anchor)}{anchor})'
+            up = Path(*['..'] * len(target.parent.relative_to(DOCS).parts))
+            there = up / PAGES[found].relative_to(DOCS)
+            return f'[{text}]({there.as_posix()}{"#" * bool(anchor)}{anchor})'
         if mark and found.is_file():
             shutil.copy(found, target.parent / found.name)
             return f'![{text}]({found.name})'
         return text
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(LINK.sub(lead, source.read_text()))
+    return LINK.sub(lead, page)
+
+
+def lead_links(app, name: str, content: list[str]) -> None:
+    """On the documentation's own pages, whose links are those that GitHub shows."""
+    page = DOCS / f'{name}.md'
+    if page.is_file() and GENERATED not in page.parents:
+        content[0] = led(content[0], page, page)
+
+
+def setup(app) -> None:
+    """What Sphinx calls."""
+    app.connect('source-read', lead_links)
 
 
 shutil.rmtree(GENERATED, ignore_errors=True)
 for source, target in PAGES.items():
-    copy_page(source, target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(led(source.read_text(), source, target))
 
 # API: every registered distiller
 distillers = '\n'.join(
