@@ -6,7 +6,6 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ...cfg_type import Cfg
 from ...functional import resize, smallest_size
@@ -61,12 +60,10 @@ class MapAdapters(ModuleList):
 
 def classify(head: nn.Module, feature: Tensor) -> Tensor:
     """Logits (B, K) of a map (B, C, H, W): global average pooling, then the head."""
-    if feature.requires_grad:
-        # the gradient of mean() is not channels_last as the map is, and slows all that is before it
-        pooled = F.avg_pool2d(feature, feature.shape[2:]).flatten(start_dim=1)
-    else:
-        pooled = feature.mean(dim=(2, 3))
-    return full_precision(head((pooled,)))
+    if feature.requires_grad and feature.is_contiguous(memory_format=torch.channels_last):
+        # the mean's own gradient is not channels_last, and would slow all that is before it
+        feature.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))
+    return full_precision(head((feature.mean(dim=(2, 3)),)))
 
 
 class FusedClassifier(BaseModule):
