@@ -86,6 +86,7 @@ assert torch.equal(*both)
     assert (tmp_path / 'run/results.json').is_file()
 
 
+@pytest.mark.slow  # as ours, above
 def test_mmrazors_train_script_in_two_processes(tmp_path):
     done = start(tmp_path, MMRAZOR / 'tools/train.py', CONFIG, '--launcher', 'pytorch',
                  '--work-dir', 'run', '--cfg-options', *SMALL, processes=2)  # fmt: skip
