@@ -54,15 +54,15 @@ def led(page: str, source: Path, target: Path) -> str:
 
     def lead(match: re.Match) -> str:
         mark, text, link = match.groups()
-        path, _, anchor = link.partition('#')
+        path, sharp, anchor = link.partition('#')
         found = (source.parent / path).resolve() if path else source
         found = found / 'README.md' if found.is_dir() else found
         if found.suffix == '.md' and found.parent == DOCS:
-            return f'[{text}](/{found.name}{"#" * bool(anchor)}{anchor})'
+            return f'[{text}](/{found.name}{sharp}{anchor})'
         if found in PAGES:
             up = Path(*['..'] * len(target.parent.relative_to(DOCS).parts))
             there = up / PAGES[found].relative_to(DOCS)
-            return f'[{text}]({there.as_posix()}{"#" * bool(anchor)}{anchor})'
+            return f'[{text}]({there.as_posix()}{sharp}{anchor})'
         if mark and found.is_file():
             shutil.copy(found, target.parent / found.name)
             return f'![{text}]({found.name})'

@@ -9,6 +9,7 @@ from mmpretrain.registry import OPTIMIZERS
 from torch import nn
 
 from ..models.builder import nearest
+from .completion import SCORED_BY
 from .config import by_iterations, value_at
 
 # numbers of a training that can only be like this: type and least value
@@ -35,8 +36,7 @@ def check_training(cfg: Config) -> None:
                 'configs/_base_ are parts'
             )
     check_loop(cfg)
-    for stage in ('val', 'test'):
-        parts = [f'{stage}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]
+    for parts in SCORED_BY.values():
         missing = [part for part in parts if cfg.get(part) is None]
         if 0 < len(missing) < len(parts):
             found = ', '.join(part for part in parts if part not in missing)

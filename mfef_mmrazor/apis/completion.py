@@ -14,6 +14,11 @@ ADDED = (
     'PlainLogHook', 'ResultsHook', 'SignalHook',
 )  # fmt: skip
 
+SCORED_BY = {
+    stage: tuple(f'{stage}_{part}' for part in ('dataloader', 'cfg', 'evaluator'))
+    for stage in ('val', 'test')
+}
+
 
 def is_called(kind: Any, name: str) -> bool:
     """Whether a ``type`` of a config, a class or its name with any prefix, is of that name."""
@@ -72,8 +77,7 @@ def complete_hooks(cfg: Config, schedule: str | None = None) -> None:
 
 def is_scored(cfg: Config) -> bool:
     """Whether a training is scored while it runs."""
-    parts = ('val_dataloader', 'val_cfg', 'val_evaluator')
-    return all(cfg.get(part) is not None for part in parts)
+    return all(cfg.get(part) is not None for part in SCORED_BY['val'])
 
 
 def use_tta(cfg: Config) -> None:

@@ -14,7 +14,7 @@ from ..engine.hooks.held_out_hook import held_out
 from ..engine.results import write_json
 from .checkpoints import check_model
 from .comparison import SWEEP, Entry, method_of, name_entries, read_config
-from .completion import is_called
+from .completion import SCORED_BY, is_called
 from .report.runs import STUDENTS, numbers, stored_results
 
 SPLITS = 5
@@ -152,7 +152,7 @@ def hold_out(cfg: Config, name: str) -> None:
         )
     fold = dict(type='mmpretrain.KFoldDataset', num_splits=SPLITS, seed=0, dataset=train)
     holders[0].dataset, holders[1].dataset = fold, held_out(fold, val)
-    for part in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+    for part in SCORED_BY['test']:
         cfg.pop(part, None)
 
 

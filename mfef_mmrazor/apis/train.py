@@ -14,7 +14,7 @@ from ..engine.checkpoint_files import newest_checkpoint
 from ..engine.predictions import check_suffix, keep_predictions, write_predictions
 from .checkpoints import check_model, check_teacher
 from .checks import check_folder, check_sync_bn, check_training
-from .completion import complete_hooks, use_tta
+from .completion import SCORED_BY, complete_hooks, use_tta
 from .config import by_iterations, use_iterations
 from .config_keys import check_custom_keys
 from .data_checks import check_data
@@ -116,9 +116,9 @@ def test(
             data, or ``out`` is of another kind.
     """
     cfg = copy.deepcopy(cfg)
-    if any(cfg.get(part) is None for part in ('test_dataloader', 'test_cfg', 'test_evaluator')):
+    if any(cfg.get(part) is None for part in SCORED_BY['test']):
         raise ValueError(
-            'the config has nothing to test on; expected test_dataloader, test_cfg, test_evaluator'
+            f'the config has nothing to test on; expected {", ".join(SCORED_BY["test"])}'
         )
     if out is not None:
         out = Path(out)
