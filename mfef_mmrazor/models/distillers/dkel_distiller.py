@@ -4,28 +4,20 @@ import copy
 import math
 from collections.abc import Sequence
 
-import torch
 from mmengine.model import BaseModel, BaseModule, ExponentialMovingAverage, ModuleList
 from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ...cfg_type import Cfg
 from ...functional import peer_means
-from ..builder import build, initialise
+from ..builder import initialise
 from ..losses.logit_losses import build_loss
-from .online_distiller import (
-    DEFAULT_RECORDERS,
-    OnlineDistiller,
-    Records,
-    check_maps,
-    classification_loss,
-    full_precision,
-    one_per_student,
-)
+from .mean_teachers import MeanTeacherDistiller
+from .online_distiller import Records, classification_loss
 
 
 @MODELS.register_module()
-class DKELDistiller(OnlineDistiller):
+class DKELDistiller(MeanTeacherDistiller):
     r"""PCL with mean teachers that start from weights of their own, and whose ensemble teaches at
     first (Decoupled Knowledge with Ensemble Learning, https://arxiv.org/abs/2312.11218).
 
@@ -90,11 +82,6 @@ class DKELDistiller(OnlineDistiller):
         False
     """
 
-    takes_multi_label = True
-    default_recorders = dict(
-        **DEFAULT_RECORDERS, image=dict(type='ModuleInputs', source='backbone')
-    )
-    shares_stages = False
     acts_on_updates = True
 
     def __init__(
@@ -114,25 +101,15 @@ class DKELDistiller(OnlineDistiller):
         init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
-        if not 0 < momentum < 1:
-            raise ValueError(
-                f"momentum={momentum}, the share of a student's weights in a step of its mean "
-                'teacher, must be between 0 and 1'
-            )
+        super().__init__(
+            in_channels, num_classes, momentum, head, loss_transfer, loss_peers, tau,
+            num_students=num_students, recorders=recorders, ramp_up_epochs=ramp_up_epochs,
+            init_cfg=init_cfg, ramp_up_iters=ramp_up_iters,
+        )  # fmt: skip
         if not decay >= 0:
             raise ValueError(f'decay={decay}, expected 0 or more')
-        self.in_channels = one_per_student(in_channels, num_students)
-        self.num_classes = num_classes
-        self.momentum = momentum
         self.decay = decay
-        known = dict(in_channels=sum(self.in_channels), num_classes=num_classes)
-        self.head = build(head, type='mmpretrain.LinearClsHead', **known)
-        self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau)
         self.loss_ensemble = build_loss(loss_ensemble, 'KLDivergence', tau)
-        share = 1 / (num_students - 1)
-        self.loss_peers = build_loss(loss_peers, 'KLDivergence', tau, loss_weight=share)
-        self.mean_teachers = ModuleList()
 
     def set_up(self, students: Sequence[BaseModel]) -> None:
         """Make the mean teachers, with weights of their own."""
@@ -157,13 +134,7 @@ class DKELDistiller(OnlineDistiller):
             loss_transfer=w * sum(self.loss_transfer(z, fused) for z in logits),
         )
         if d < 1:
-            peers = sum(
-                self.loss_peers(z, teacher)
-                for i, z in enumerate(logits)
-                for j, teacher in enumerate(teachers)
-                if i != j
-            )
-            losses['loss_peers'] = w * (1 - d) * peers
+            losses['loss_peers'] = w * (1 - d) * self.peer_losses(logits, teachers)
         if d > 0:
             pairs = zip(logits, peer_means(teachers), strict=True)
             losses['loss_ensemble'] = w * d * sum(self.loss_ensemble(z, mean) for z, mean in pairs)
@@ -173,18 +144,6 @@ class DKELDistiller(OnlineDistiller):
         """d, the share of the mean teachers' ensemble in the runner's current epoch."""
         d = math.exp(-self.decay * self.epoch())
         return d if d > 0.01 else 0.0
-
-    @torch.no_grad()
-    def teacher_logits(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Logits (B, K) of every mean teacher, each on its own student's view."""
-        pairs = zip(self.mean_teachers, images, strict=True)
-        return [full_precision(teacher(view, mode='tensor')) for teacher, view in pairs]
-
-    def fused_logits(self, records: Records) -> Tensor:
-        """Logits of the classifier on all students' features, (B, K)."""
-        check_maps(records['feature'], self.in_channels)
-        pooled = torch.cat([x.mean(dim=(2, 3)) for x in records['feature']], dim=1)
-        return full_precision(self.head((pooled,)))
 
 
 def with_other_weights(student: BaseModel) -> BaseModel:

@@ -2,27 +2,17 @@
 
 from collections.abc import Sequence
 
-import torch
 from mmengine.model import BaseModel, ModuleList, MomentumAnnealingEMA
 from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ...cfg_type import Cfg
-from ..builder import build
-from ..losses.logit_losses import build_loss
-from .online_distiller import (
-    DEFAULT_RECORDERS,
-    OnlineDistiller,
-    Records,
-    check_maps,
-    classification_loss,
-    full_precision,
-    one_per_student,
-)
+from .mean_teachers import MeanTeacherDistiller
+from .online_distiller import Records, classification_loss
 
 
 @MODELS.register_module()
-class PCLDistiller(OnlineDistiller):
+class PCLDistiller(MeanTeacherDistiller):
     r"""A classifier on all students' features teaches each student, and so do the mean teachers of
     its peers (Peer Collaborative Learning, https://arxiv.org/abs/2006.04147).
 
@@ -86,13 +76,6 @@ class PCLDistiller(OnlineDistiller):
         1290
     """
 
-    takes_multi_label = True
-
-    default_recorders = dict(
-        **DEFAULT_RECORDERS, image=dict(type='ModuleInputs', source='backbone')
-    )
-    shares_stages = False
-
     def __init__(
         self,
         in_channels: int | Sequence[int],
@@ -108,21 +91,11 @@ class PCLDistiller(OnlineDistiller):
         init_cfg: Cfg | None = None,
         ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
-        if not 0 < momentum < 1:
-            raise ValueError(
-                f"momentum={momentum}, the share of a student's weights in its mean teacher, must "
-                'be between 0 and 1'
-            )
-        self.in_channels = one_per_student(in_channels, num_students)
-        self.num_classes = num_classes
-        self.momentum = momentum
-        known = dict(in_channels=sum(self.in_channels), num_classes=num_classes)
-        self.head = build(head, type='mmpretrain.LinearClsHead', **known)
-        self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau)
-        share = 1 / (num_students - 1)
-        self.loss_peers = build_loss(loss_peers, 'KLDivergence', tau, loss_weight=share)
-        self.mean_teachers = ModuleList()
+        super().__init__(
+            in_channels, num_classes, momentum, head, loss_transfer, loss_peers, tau,
+            num_students=num_students, recorders=recorders, ramp_up_epochs=ramp_up_epochs,
+            init_cfg=init_cfg, ramp_up_iters=ramp_up_iters,
+        )  # fmt: skip
         self._versions: list[int] = []  # of the students' weights that the teachers have seen
 
     def set_up(self, students: Sequence[BaseModel]) -> None:
@@ -146,28 +119,9 @@ class PCLDistiller(OnlineDistiller):
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Loss of the classifier on all features; what it and the mean teachers teach."""
         logits, w = records['logits'], self.ramp_up()
-        fused, means = self.fused_logits(records), self.mean_logits(records['image'])
-        transfer = sum(self.loss_transfer(z, fused) for z in logits)
-        peers = sum(
-            self.loss_peers(z, mean)
-            for i, z in enumerate(logits)
-            for j, mean in enumerate(means)
-            if i != j
-        )
+        fused, teachers = self.fused_logits(records), self.teacher_logits(records['image'])
         return dict(
             loss_fused=classification_loss(self.head.loss_module, fused, labels),
-            loss_transfer=w * transfer,
-            loss_peers=w * peers,
+            loss_transfer=w * sum(self.loss_transfer(z, fused) for z in logits),
+            loss_peers=w * self.peer_losses(logits, teachers),
         )
-
-    @torch.no_grad()
-    def mean_logits(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Logits (B, K) of every mean teacher, each on its own student's view."""
-        pairs = zip(self.mean_teachers, images, strict=True)
-        return [full_precision(teacher(view, mode='tensor')) for teacher, view in pairs]
-
-    def fused_logits(self, records: Records) -> Tensor:
-        """Logits of the classifier on all students' features, (B, K)."""
-        check_maps(records['feature'], self.in_channels)
-        pooled = torch.cat([x.mean(dim=(2, 3)) for x in records['feature']], dim=1)
-        return full_precision(self.head((pooled,)))

@@ -1,0 +1,98 @@
+"""What PCL and DKEL have in common: a classifier on all features, and mean teachers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import ModuleList
+from torch import Tensor
+
+from ...cfg_type import Cfg
+from ..builder import build
+from ..losses.logit_losses import build_loss
+from .online_distiller import (
+    DEFAULT_RECORDERS,
+    OnlineDistiller,
+    Records,
+    check_maps,
+    full_precision,
+    one_per_student,
+)
+
+
+class MeanTeacherDistiller(OnlineDistiller):
+    r"""Base of methods in which a classifier on all students' features and the mean teachers of its
+    peers teach a student. What its mean teachers start from and how they move is each method's own.
+
+    For the last feature maps :math:`F_i`:
+    :math:`z_e = \mathrm{head}([\mathrm{GAP}(F_1), \dots, \mathrm{GAP}(F_m)])`.
+
+    Args:
+        in_channels: Channels of the recorded ``feature``: one number, or one for each student.
+        num_classes: K.
+        momentum: Share of the student's weights in a step of its mean teacher.
+        head: Config of the classifier on all features, and of its loss.
+        loss_transfer: Config of what that classifier teaches each student.
+        loss_peers: Config of what a mean teacher teaches a peer of its student; ``type``, ``tau``
+            and ``loss_weight``, 1 / (m - 1), may be left out.
+        tau: Temperature, where the losses do not set their own.
+        kwargs: See :class:`OnlineDistiller`.
+
+    Raises:
+        ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
+            and 1, or ``tau`` is not positive.
+    """
+
+    takes_multi_label = True
+    default_recorders = dict(
+        **DEFAULT_RECORDERS, image=dict(type='ModuleInputs', source='backbone')
+    )
+    shares_stages = False
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        num_classes: int,
+        momentum: float,
+        head: Cfg,
+        loss_transfer: Cfg,
+        loss_peers: Cfg,
+        tau: float,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0 < momentum < 1:
+            raise ValueError(
+                f"momentum={momentum}, the share of a student's weights in a step of its mean "
+                'teacher, must be between 0 and 1'
+            )
+        self.in_channels = one_per_student(in_channels, self.num_students)
+        self.num_classes = num_classes
+        self.momentum = momentum
+        known = dict(in_channels=sum(self.in_channels), num_classes=num_classes)
+        self.head = build(head, type='mmpretrain.LinearClsHead', **known)
+        self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau)
+        share = 1 / (self.num_students - 1)
+        self.loss_peers = build_loss(loss_peers, 'KLDivergence', tau, loss_weight=share)
+        self.mean_teachers = ModuleList()  # made in set_up
+
+    def peer_losses(self, logits: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
+        """What every mean teacher teaches every student but its own."""
+        return sum(
+            self.loss_peers(z, teacher)
+            for i, z in enumerate(logits)
+            for j, teacher in enumerate(teachers)
+            if i != j
+        )
+
+    @torch.no_grad()
+    def teacher_logits(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Logits (B, K) of every mean teacher, each on its own student's view."""
+        pairs = zip(self.mean_teachers, images, strict=True)
+        return [full_precision(teacher(view, mode='tensor')) for teacher, view in pairs]
+
+    def fused_logits(self, records: Records) -> Tensor:
+        """Logits of the classifier on all students' features, (B, K)."""
+        check_maps(records['feature'], self.in_channels)
+        pooled = torch.cat([x.mean(dim=(2, 3)) for x in records['feature']], dim=1)
+        return full_precision(self.head((pooled,)))
