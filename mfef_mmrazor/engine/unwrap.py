@@ -1,7 +1,8 @@
-"""What is inside of a runner's wrappers."""
+"""What is inside of a runner: the model, its optimizers, the average of its weights."""
 
 from typing import Any
 
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
@@ -17,3 +18,8 @@ def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
     """The runner's optimizers: mostly one, or several by name."""
     wrapper = runner.optim_wrapper
     return [*wrapper.values()] if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+
+def averaging_hook(runner: Runner) -> EMAHook | None:
+    """The hook that keeps a running average of the model, if there is one."""
+    return next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)

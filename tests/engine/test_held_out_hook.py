@@ -12,6 +12,7 @@ from processes import in_processes
 from mfef_mmrazor import compat
 from mfef_mmrazor.datasets import Digits
 from mfef_mmrazor.engine import HeldOutHook
+from mfef_mmrazor.engine.hooks.held_out_hook import held_out
 
 CONFIG = Path(__file__).parents[2] / 'configs/kdcl/kdcl-general_resnet8-x2_1xb32-20e_digits.py'
 
@@ -102,6 +103,12 @@ def test_nothing_held_out(tmp_path):
     dataset = dict(type='Digits', pipeline=[], _delete_=True)
     with pytest.raises(ValueError, match='is a Digits, so nothing is held out; put it into .*KFo'):
         runner(tmp_path, train_dataloader__dataset=dataset).train()
+
+
+def test_training_and_validation_data_that_are_not_read_alike():
+    files = dict(type='ImageFolder', pipeline=[dict(type='LoadImageFromFile')])
+    with pytest.raises(ValueError, match='ImageFolder, and the validation data, InMemory, are not'):
+        held_out(dict(type='KFoldDataset', dataset=files), dict(type='InMemory'))
 
 
 def test_a_distiller_that_has_no_use_for_them(tmp_path):

@@ -1,5 +1,6 @@
 """What is measured is what autograd says of the same losses, and the training is left as it is."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_gradients_are_those_of_each_term_alone(model):
             assert norms[f'student{i}.{term}'] == pytest.approx(norm, rel=1e-4, abs=1e-12)
     assert norms['student1.student0.loss'] == 0 < norms['student1.distill.loss_transfer']
     model.load_state_dict(before)
+
+
+def test_equal_students_are_left_for_the_model_itself_to_announce(model, log):
+    twins = copy.deepcopy(model)
+    twins.looked_for_twins = False
+    twins.students[1].load_state_dict(twins.students[0].state_dict())
+    measure(twins, batch())
+    assert not any('have the same weights' in line for line in log)
+    twins.loss(**twins.data_preprocessor(batch(), True))
+    assert sum('have the same weights' in line for line in log) == 1
 
 
 def test_a_training_is_the_same_with_it_and_leaves_a_picture(tmp_path):

@@ -2,7 +2,6 @@ import copy
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.models import LinearClsHead
 from mmpretrain.registry import MODELS
@@ -39,14 +38,6 @@ def online(students, distiller='MFEFDistiller', preprocessor=None, **options):
 def batch():
     samples = [DataSample().set_gt_label(i) for i in range(4)]
     return torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1)), samples
-
-
-@pytest.fixture
-def log(caplog):
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 def same_losses(one, other):
@@ -106,11 +97,12 @@ def test_the_losses_of_the_students_are_taken_over_unless_the_distiller_has_its_
     assert [head.loss_module.label_smooth_val for head in model.distiller.enhanced_heads] == [
         0.1
     ] * 2
-    assert 'differ' not in log.text
+    assert not any('differ' in line for line in log)
     plain = online([student(loss=SMOOTH)] * 2, head=dict(loss=dict(type='CrossEntropyLoss')))
     assert type(plain.distiller.fused_classifier.head.loss_module).__name__ == 'CrossEntropyLoss'
     online([student(loss=SMOOTH), student()])
-    assert 'differ (LabelSmoothLoss, CrossEntropyLoss); its own classifiers take' in log.text
+    found = 'differ (LabelSmoothLoss, CrossEntropyLoss); its own classifiers take'
+    assert any(found in line for line in log)
 
 
 def test_a_loss_per_label_weighs_as_much_in_the_fused_classifier_as_in_the_heads():
@@ -130,7 +122,7 @@ def test_batches_are_mixed_as_the_students_agree(log):
     (augment,) = model.data_preprocessor.batch_augments.augments
     assert type(augment).__name__ == 'Mixup'
     assert model.data_preprocessor.to_onehot and model.data_preprocessor.num_classes == 10
-    assert "mixed as the students' train_cfg says: Mixup" in log.text
+    assert any("mixed as the students' train_cfg says: Mixup" in line for line in log)
     assert online([student()] * 2, preprocessor=PREPROCESSOR).data_preprocessor.num_classes == 10
 
 
@@ -145,7 +137,8 @@ def test_augments_of_the_common_data_preprocessor_decide(log):
     chosen = dict(PREPROCESSOR, batch_augments=None)
     model = online([student(MIXUP), student()], preprocessor=chosen)
     assert model.data_preprocessor.batch_augments is None
-    assert "counts, not the students' own (student0: Mixup, student1: none)" in log.text
+    counts = "counts, not the students' own (student0: Mixup, student1: none)"
+    assert any(counts in line for line in log)
 
 
 def test_a_data_preprocessor_that_cannot_mix():
@@ -162,7 +155,7 @@ def test_one_student_of_several_labels_and_one_of_one():
 def test_losses_between_softmaxes_become_losses_per_label(log):
     students = [student(type='MultiLabelLinearClsHead')] * 2
     model = online(students, loss_mutual=dict(type='MutualKLDivergence'), tau=2.0)
-    assert 'loss_mutual compare sigmoids label by label' in log.text
+    assert any('loss_mutual compare sigmoids label by label' in line for line in log)
     logits = [torch.randn(4, 10) for _ in range(2)]
     p, q = ((z / 2).sigmoid() for z in logits)
     bernoulli = torch.distributions.Bernoulli

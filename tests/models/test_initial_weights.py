@@ -5,21 +5,12 @@ import re
 import pytest
 import torch
 import torchvision
-from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS as NETWORKS
 
 from mfef_mmrazor.models.builder import build
 from mfef_mmrazor.models.initial_weights import load_initial_weights, warn_of_twins
 from mfef_mmrazor.models.students import resolve_student
-
-
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-    logger = MMLogger.get_current_instance()
-    monkeypatch.setattr(logger, 'handle', lambda record: lines.append(record.getMessage()))
-    return lines
 
 
 def small(num_classes=10, **kwargs):

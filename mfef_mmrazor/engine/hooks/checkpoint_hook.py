@@ -7,14 +7,14 @@ from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
-from mmengine.hooks import CheckpointHook, EMAHook
+from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from torch import Tensor, nn
 
 from ..checkpoint_files import POINTER, newest_checkpoint, write_atomically
 from ..same_run import check_same, identity
-from ..unwrap import optim_wrappers, unwrapped
+from ..unwrap import averaging_hook, optim_wrappers, unwrapped
 
 Buffers = dict[str, Tensor]
 
@@ -66,8 +66,9 @@ class SafeCheckpointHook(CheckpointHook):
         if len(buffers) == get_world_size():
             checkpoint['state_dict'].update(buffers[get_rank()])
         buffers = checkpoint.get('ema_buffers', [])
-        averaged = averaged_model(runner)  # which EMAHook has loaded by now
-        if averaged is not None and len(buffers) == get_world_size():
+        averaging = averaging_hook(runner)  # it has loaded the average by now
+        if averaging and len(buffers) == get_world_size():
+            averaged = averaging.ema_model.module
             averaged.load_state_dict({**averaged.state_dict(), **buffers[get_rank()]})
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -142,9 +143,10 @@ class SafeCheckpointHook(CheckpointHook):
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         if get_world_size() > 1:  # batch norm's, which every process has for itself
             self.buffers['buffers'] = all_gather_object(saved_buffers(unwrapped(runner.model)))
-            averaged = averaged_model(runner)
-            if averaged is not None:
-                self.buffers['ema_buffers'] = all_gather_object(saved_buffers(averaged))
+            averaging = averaging_hook(runner)
+            if averaging:
+                own = saved_buffers(averaging.ema_model.module)
+                self.buffers['ema_buffers'] = all_gather_object(own)
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -178,12 +180,6 @@ class SafeCheckpointHook(CheckpointHook):
     def _remove(self, path: str) -> None:
         if self.file_backend.isfile(path):
             self.file_backend.remove(path)
-
-
-def averaged_model(runner: Runner) -> nn.Module | None:
-    """The running average of the model, where an ``EMAHook`` keeps one."""
-    hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
-    return hooks[0].ema_model.module if hooks else None
 
 
 def saved_buffers(model: nn.Module) -> Buffers:

@@ -18,8 +18,18 @@ from ..unwrap import unwrapped
 
 
 def held_out(train: Cfg, val: Cfg) -> Cfg:
-    """The fold that a ``KFoldDataset`` holds out, read as the validation data are; as configs."""
+    """The fold that a ``KFoldDataset`` holds out, read as the validation data are; as configs.
+
+    Raises:
+        ValueError: One of the two is read by a pipeline, and the other is not.
+    """
     images = dict(train['dataset'])
+    if ('pipeline' in images) != ('pipeline' in val):
+        raise ValueError(
+            f'HeldOutHook: the training data, {images["type"]}, and the validation data, '
+            f'{val["type"]}, are not read alike: one has a pipeline, the other is augmented by the '
+            'data preprocessor. Take both from the same _base_/datasets file'
+        )
     if 'pipeline' in val:  # else the data preprocessor augments, in training alone
         images['pipeline'] = val['pipeline']
     return dict(train, dataset=images, test_mode=True)
@@ -34,7 +44,8 @@ class HeldOutHook(Hook):
     pipeline, same batch size); validation and test images have no part in it.
 
     Raises:
-        ValueError: The training data are in no ``KFoldDataset``, or the distiller is not KDCL's.
+        ValueError: The training data are in no ``KFoldDataset``, or read in another way than the
+            validation data; or the distiller is not KDCL's.
 
     Example:
         >>> train_dataset = dict(  # a tenth of the digits is held out

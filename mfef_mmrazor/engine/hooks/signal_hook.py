@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmrazor.registry import HOOKS
 
 from ..loops import OnlineDistillValLoop
 from ..position import by_iterations, is_infinite
-from ..unwrap import optim_wrappers
+from ..unwrap import averaging_hook, optim_wrappers
 from .checkpoint_hook import SafeCheckpointHook
 
 SIGNALS = [
@@ -105,9 +105,9 @@ class SignalHook(Hook):
     ) -> None:
         """Stop while the epoch is scored."""
         if self._told():
-            for hook in runner.hooks:
-                if isinstance(hook, EMAHook):  # its average is in the place of the weights
-                    hook._swap_ema_parameters()
+            averaging = averaging_hook(runner)
+            if averaging:  # the average is in the place of the weights
+                averaging._swap_ema_parameters()
             if isinstance(runner.val_loop, OnlineDistillValLoop):
                 runner.val_loop.give_back_buffers()
             self._stop(runner, dict(epoch=runner.epoch, iter=runner.iter))

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub
 from mmpretrain.structures import DataSample
 from reference import assert_same, batch_norm, cross_entropy, kd, separable
 from torch import nn
@@ -450,27 +450,21 @@ class TestGradientRouting:
 
 @pytest.mark.parametrize('in_channels, adapted', [([16, 24], 1), ([24, 16], 0)])
 def test_maps_of_other_channels_and_sizes_are_adapted_and_the_log_says_so(
-    in_channels, adapted, caplog
+    in_channels, adapted, log
 ):
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    try:
-        distiller = mfef(in_channels)
-        caught = records()
-        other = torch.randn(5, 24, 3, 3, dtype=torch.float64)
-        caught['feature'][adapted] = other
-        for _ in range(2):
-            fused_map = map_of(distiller, caught)
-    finally:
-        logger.removeHandler(caplog.handler)
+    distiller = mfef(in_channels)
+    caught = records()
+    other = torch.randn(5, 24, 3, 3, dtype=torch.float64)
+    caught['feature'][adapted] = other
+    for _ in range(2):
+        fused_map = map_of(distiller, caught)
     assert fused_map.shape == (5, 16, 3, 3)
     kinds = [type(adapter) for adapter in distiller.adapters]
     assert kinds == ([nn.Identity, MapAdapter] if adapted else [MapAdapter, nn.Identity])
-    messages = [record.getMessage() for record in caplog.records if record.levelname == 'INFO']
-    assert messages[0].startswith(
+    assert log[0].startswith(
         f'MapAdapters: the feature map of student{adapted} goes from 24 to 16 channels through a'
     )
-    assert 'average-pooled to (3, 3)' in messages[1] and len(messages) == 2
+    assert 'average-pooled to (3, 3)' in log[1] and len(log) == 2
 
 
 def test_the_fused_loss_takes_soft_labels():

@@ -1,0 +1,19 @@
+"""Fixtures of all tests."""
+
+import logging
+
+import pytest
+from mmengine.logging import MMLogger
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """The messages that mmengine's log gets from now on, without those for debugging."""
+    lines = []
+
+    def handle(record):
+        if record.levelno > logging.DEBUG:
+            lines.append(record.getMessage())
+
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'handle', handle)
+    return lines
