@@ -24,7 +24,7 @@ INSTALL = 'pip install "mfef_mmrazor[openmmlab]"'
 TABLES = 'mmrazor.structures.quantization'
 NEWEST_MMCV = '2.1.0'
 """The newest that mmrazor accepts by itself."""
-NEWEST_TESTED = dict(torch='2.14.1', mmengine='0.10.12', mmcv='2.3.6', mmpretrain='1.3.6')
+NEWEST_TESTED = dict(torch='2.15.0', mmengine='0.10.12', mmcv='2.3.6', mmpretrain='1.3.6')
 
 changes: list[str] = []
 """What was repaired in this process, in words."""
