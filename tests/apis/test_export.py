@@ -15,6 +15,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmpretrain import ImageClassificationInferencer, get_model
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
+from processes import run_script
 from safetensors import safe_open
 from safetensors.torch import load_model
 from sklearn.datasets import load_digits
@@ -418,14 +419,9 @@ def test_a_stored_config_is_read_not_run(finished, tmp_path, monkeypatch):
 
 
 def test_the_tool_from_another_folder(finished, tmp_path):
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, ROOT / 'tools/export_student.py', *arguments],
-            cwd=tmp_path, capture_output=True, text=True,
-        )  # fmt: skip
-
-    done = run(finished / 'epoch_2.pth', '--student', 'all', '--format', 'pth,onnx', '--fused',
-               '--out', 'out')  # fmt: skip
+    tool, checkpoint = ROOT / 'tools/export_student.py', finished / 'epoch_2.pth'
+    wanted = ['--student', 'all', '--format', 'pth,onnx', '--fused']
+    done = run_script(tmp_path, tool, checkpoint, *wanted, '--out', 'out')
     assert done.returncode == 0, done.stderr
     lines = [line.partition(': ')[0] for line in done.stdout.splitlines()]
     assert lines == [f'out/student{i}{s}' for i in (0, 1) for s in ('.py', '.pth', '.onnx')] + [
@@ -433,7 +429,7 @@ def test_the_tool_from_another_folder(finished, tmp_path):
     ]
     assert sorted(lines) == sorted(f'out/{path.name}' for path in (tmp_path / 'out').iterdir())
 
-    done = run(finished / 'epoch_2.pth', '--student', '7', '--out', 'none')
+    done = run_script(tmp_path, tool, checkpoint, '--student', '7', '--out', 'none')
     assert done.returncode == 2 and 'Traceback' not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: student '7', expected 0 to 1")
     assert not (tmp_path / 'none').exists()

@@ -1,12 +1,11 @@
 """Real runs of the shipped digits config, shrunken, through the API and through the tools."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_script
 
 from mfef_mmrazor.apis import load_config, train, user_errors
 from mfef_mmrazor.apis import test as score
@@ -278,10 +277,9 @@ def test_a_bug_keeps_its_traceback():
 def test_the_tools_from_another_folder(tmp_path):
     options = [f'{key}={value}' for key, value in SMALL.items()]
     options.append('visualizer.vis_backends.0.type=TensorboardVisBackend')
-    run = subprocess.run(
-        [sys.executable, ROOT / 'tools/train.py', CONFIG, '--work-dir', 'run', '--seed', '3',
-         '--cfg-options', *options],
-        cwd=tmp_path, capture_output=True, text=True,
+    run = run_script(
+        tmp_path, ROOT / 'tools/train.py', CONFIG, '--work-dir', 'run', '--seed', '3',
+        '--cfg-options', *options,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     *_, last, _, json_path, png_path = run.stdout.splitlines()
@@ -293,9 +291,7 @@ def test_the_tools_from_another_folder(tmp_path):
     assert list(tmp_path.rglob('events.out.tfevents*'))
 
     checkpoint = 'run/epoch_2.pth'
-    run = subprocess.run(
-        [sys.executable, ROOT / 'tools/test.py', CONFIG, checkpoint + 'x', '--work-dir', 'test'],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+    test = ROOT / 'tools/test.py'
+    run = run_script(tmp_path, test, CONFIG, checkpoint + 'x', '--work-dir', 'test')
     assert run.returncode == 2 and 'Traceback' not in run.stderr
     assert run.stderr.endswith('error: checkpoint not found: run/epoch_2.pthx\n')
