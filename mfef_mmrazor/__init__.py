@@ -3,6 +3,7 @@
 Importing this package makes mmrazor importable on today's torch and registers all of its parts.
 """
 
+import gc
 import sys
 
 from .version import __version__
@@ -10,10 +11,17 @@ from .version import __version__
 # `python -m mfef_mmrazor.doctor` imports this file first, with '-m' in the place of the script's
 # name. The doctor is for environments in which nothing below can be imported.
 if not (sys.argv[:1] == ['-m'] and 'mfef_mmrazor.doctor' in sys.orig_argv):
-    from . import compat
+    collecting = gc.isenabled()
+    gc.disable()  # a million objects come in to stay: to look through them takes seconds
+    try:
+        from . import compat
 
-    compat.apply()
+        compat.apply()
 
-    from . import datasets, engine, models  # mmrazor imports only after compat
+        from . import datasets, engine, models  # mmrazor imports only after compat
+    finally:
+        gc.freeze()  # later collections, such as mmengine's for every data set, leave them out
+        if collecting:
+            gc.enable()
 
 __all__ = ['__version__', 'datasets', 'engine', 'models']

@@ -1,5 +1,6 @@
 """Each repair, in a process of its own where it changes what is global."""
 
+import gc
 import os
 import pickle
 import subprocess
@@ -56,6 +57,10 @@ def test_what_was_only_needed_for_the_import_is_undone():
 
     for module in (mmrazor, common_operator_config_utils, mapping):
         assert module.digit_version is digit_version
+
+
+def test_what_is_imported_is_not_searched_for_garbage():
+    assert gc.isenabled() and gc.get_freeze_count() > 100_000
 
 
 def test_a_second_time_changes_nothing():
