@@ -5,6 +5,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import tempfile
 
 from torch import multiprocessing
 
@@ -37,21 +38,18 @@ def _call(rank, number, port, function, args):
 def run_script(folder, script, *args):
     """What ``python SCRIPT ARGS`` does in a folder, with its output, as of ``subprocess.run``."""
     multiprocessing.set_forkserver_preload(PRELOADED)
-    outputs = [folder / 'stdout', folder / 'stderr']
     command = [str(part) for part in (script, *args)]
     context = multiprocessing.get_context('forkserver')
-    process = context.Process(target=_run_script, args=(folder, outputs, command))
-    process.start()
-    process.join()
-    texts = [path.read_text() for path in outputs]
-    for path in outputs:
-        path.unlink()
-    return subprocess.CompletedProcess(command, process.exitcode, *texts)
+    with tempfile.NamedTemporaryFile('r') as out, tempfile.NamedTemporaryFile('r') as err:
+        process = context.Process(target=_run_script, args=(folder, out.name, err.name, command))
+        process.start()
+        process.join()
+        return subprocess.CompletedProcess(command, process.exitcode, out.read(), err.read())
 
 
-def _run_script(folder, outputs, command):
-    for number, path in enumerate(outputs, start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+def _run_script(folder, out, err, command):
+    for number, path in enumerate((out, err), start=1):
+        os.dup2(os.open(path, os.O_WRONLY), number)
     os.chdir(folder)
     sys.argv = command
     runpy.run_path(command[0], run_name='__main__')

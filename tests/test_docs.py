@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run_script
 
 from mfef_mmrazor.apis import export, load_config, train
 
@@ -73,8 +74,9 @@ def test_the_tutorial_runs_to_the_digit_at_its_end(monkeypatch):
 @pytest.mark.parametrize('page', ['../README.md', 'comparing.md'])
 def test_a_comparison_is_of_configs_that_can_be_compared(page):
     command, *_ = [x for x in code_blocks(page, 'bash') if x.startswith('python tools/compare.py')]
-    command = command.replace('python', sys.executable, 1).rstrip() + ' --dry-run'
-    done = subprocess.run(['bash', '-c', command], cwd=ROOT, capture_output=True, text=True)
+    words = ['bash', '-c', command.replace('python', 'printf "%s\\n"', 1)]
+    script, *args = subprocess.check_output(words, cwd=ROOT, text=True).splitlines()
+    done = run_script(ROOT, script, *args, '--dry-run')
     assert done.returncode == 0, done.stderr
     assert '20 runs, 2 at a time' in done.stdout
 

@@ -3,11 +3,12 @@
 import io
 import os
 import random
-import subprocess
-import sys
+import resource
+import signal
 
 import pytest
 import torch
+from processes import in_processes
 
 from mfef_mmrazor.engine.checkpoint_files import (
     DamagedCheckpointError,
@@ -118,14 +119,12 @@ def test_nothing_there_is_a_new_run_but_a_lost_checkpoint_is_not(tmp_path):
 def test_a_full_disk_leaves_what_was_there(tmp_path):
     """A limit on the size of files stands for it."""
     path = save(tmp_path / 'a.pth', 1.0)
-    script = f"""
-import resource, signal
-from mfef_mmrazor.engine.checkpoint_files import write_atomically
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-write_atomically({str(path)!r}, bytes(5000))
-"""
-    run = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
-    assert run.returncode == 1
-    assert 'a.pth could not be written (File too large)' in run.stderr.splitlines()[-1]
+    in_processes(1, write_on_a_full_disk, path)
     assert value(path) == 1.0 and os.listdir(tmp_path) == ['a.pth']
+
+
+def write_on_a_full_disk(path):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+    with pytest.raises(OSError, match=r'a\.pth could not be written \(File too large\)'):
+        write_atomically(path, bytes(5000))

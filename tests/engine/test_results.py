@@ -1,10 +1,10 @@
 import contextlib
 import json
 import subprocess
-import sys
 
 import pytest
 import torch
+from processes import in_processes
 
 from mfef_mmrazor.engine import results
 
@@ -115,17 +115,13 @@ def test_json_is_never_half_written(tmp_path):
 
 
 def test_peak_memory_sees_what_was_used():
-    code = (
-        'from mfef_mmrazor.engine.results import peak_memory_mb as peak\n'
-        'before = peak(); block = bytes([1]) * (1000 * 2**20); after = peak()\n'
-        'print(after - before)'
-    )
-    # a process starts with its parent's peak: under a small parent it is its own
-    parent = 'import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], check=True)'
-    grown = subprocess.run(
-        [sys.executable, '-c', parent, '-c', code], check=True, capture_output=True, text=True
-    )
-    assert 750 < float(grown.stdout.split()[-1]) < 1010
+    in_processes(1, use_a_gigabyte)
+
+
+def use_a_gigabyte():
+    before = results.peak_memory_mb()
+    block = bytes([1]) * (1000 * 2**20)
+    assert 950 < results.peak_memory_mb() - before < 1050 and len(block) == 1000 * 2**20
 
 
 def test_curves_are_a_picture(tmp_path):

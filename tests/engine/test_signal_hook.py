@@ -136,13 +136,28 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope='module')
+def straight(tmp_path_factory):
+    """Gives what an uninterrupted run with some options comes to; it is trained once."""
+
+    ends = {}
+
+    def end_of_a_run(options):
+        if str(options) not in ends:
+            work_dir = tmp_path_factory.mktemp('straight')
+            train(config(METHODS['mfef'], work_dir, **options))
+            ends[str(options)] = end(work_dir)
+        return ends[str(options)]
+
+    return end_of_a_run
+
+
 @pytest.mark.parametrize('case', CASES)
-def test_at_every_moment(case, tmp_path):
+def test_at_every_moment(case, straight, tmp_path):
     number, moment, at, options, expected = CASES[case]
-    train(config(METHODS['mfef'], tmp_path / 'straight', **options))
     name = stopped_and_resumed(METHODS['mfef'], tmp_path, number, moment, at, **options)
     assert name == expected
-    assert_same(end(tmp_path / 'straight'), end(tmp_path / 'stopped'))
+    assert_same(straight(options), end(tmp_path / 'stopped'))
 
 
 def train_in_each(work_dir, stop=None):
