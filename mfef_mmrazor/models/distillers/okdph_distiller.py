@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from mmengine.model import BaseModel
 from mmrazor.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...cfg_type import Cfg
 from ...functional import ensemble_logits
@@ -176,6 +176,13 @@ class OKDPHDistiller(OnlineDistiller):
 
     def fused_logits(self, records: Records) -> Tensor:
         """Logits of the hybrid network, (B, K); it is a real one here, which can be traced."""
-        network = copy.deepcopy(self.students[0])
-        network.load_state_dict(self.mean_weights(), assign=True)
+        shared = self.students[0].state_dict(keep_vars=True).values()
+        network = copy.deepcopy(self.students[0], {id(x): x for x in shared})  # its modules alone
+        for key, value in self.mean_weights().items():
+            owner, _, name = key.rpartition('.')
+            module = network.get_submodule(owner)
+            if name in module._parameters:
+                module._parameters[name] = nn.Parameter(value)
+            else:
+                module._buffers[name] = value
         return full_precision(network(records['image'][0], mode='tensor'))
