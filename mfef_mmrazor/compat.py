@@ -344,13 +344,14 @@ def init_cpu_processes(launcher: str = 'pytorch') -> None:
     mmengine's own start asks for a GPU whatever the backend.
 
     Args:
-        launcher: As the Runner's. With ``slurm``, Slurm's variables are read, and jobs that share a
-            node meet at ports of their own, with a GPU as well; ``MASTER_PORT`` says otherwise.
+        launcher: As the Runner's; with ``none`` nothing is joined. With ``slurm``, Slurm's
+            variables are read, and jobs that share a node meet at ports of their own, with a GPU as
+            well; ``MASTER_PORT`` says otherwise.
     """
     import torch
     from torch import distributed
 
-    if distributed.is_initialized():
+    if launcher == 'none' or distributed.is_initialized():
         return
     if launcher == 'slurm' and 'SLURM_PROCID' in os.environ:
         os.environ.setdefault('MASTER_PORT', str(20000 + int(os.environ['SLURM_JOB_ID']) % 10000))

@@ -90,7 +90,7 @@ def run_apart(code: str, *args: str) -> tuple[dict[str, Any], str]:
     if done.returncode == 0:
         return found, ''
     said = done.stderr.strip().splitlines()
-    errors = [line for line in said if re.match(r'\w[\w.]*(Error|Exit)?: ', line)]
+    errors = [line for line in said if re.match(r'\w[\w.]*: ', line)]
     return found, (errors or said or [f'exit code {done.returncode}'])[-1]
 
 

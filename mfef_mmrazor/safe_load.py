@@ -53,7 +53,7 @@ def safe_load(path: str | Path) -> dict[str, Any]:
 def weights_of(stored: dict[str, Any]) -> dict[str, Any]:
     """The weights in a checkpoint, without the ``module.`` that a DDP wrapper puts before names."""
     weights = stored.get('state_dict', stored)
-    return {re.sub(r'^module\.', '', str(key)): value for key, value in weights.items()}
+    return {str(key).removeprefix('module.'): value for key, value in weights.items()}
 
 
 def _reason(error: Exception) -> str:

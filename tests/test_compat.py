@@ -63,6 +63,12 @@ def test_what_is_imported_is_not_searched_for_garbage():
     assert gc.isenabled() and gc.get_freeze_count() > 100_000
 
 
+def test_one_process_joins_no_others_whatever_the_environment_says(monkeypatch):
+    monkeypatch.setenv('RANK', '0')
+    compat.init_cpu_processes('none')
+    assert not torch.distributed.is_initialized()
+
+
 def test_a_second_time_changes_nothing():
     import mmengine.config.config as config
     from mmrazor.models.algorithms.base import BaseAlgorithm

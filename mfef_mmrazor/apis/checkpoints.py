@@ -10,7 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmrazor.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
 from ..cfg_type import Cfg
 from ..engine.checkpoint_files import check_intact
@@ -74,6 +74,24 @@ def build_trained(stored: dict[str, Any], cfg: Cfg) -> OnlineDistill:
         algorithm = MODELS.build(model_cfg)
     _load_weights(algorithm, stored, 'the checkpoint is of another network than its config')
     return algorithm.eval()
+
+
+class OnePredictor(nn.Module):
+    """One of the predictors of an algorithm, as a network.
+
+    Args:
+        algorithm: The whole.
+        name: ``student0``, ``ensemble``, ``fused`` and the like.
+    """
+
+    def __init__(self, algorithm: OnlineDistill, name: str) -> None:
+        super().__init__()
+        self.algorithm = algorithm
+        self.name = name
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Preprocessed images (B, 3, H, W) to logits (B, K)."""
+        return self.algorithm.predict_logits(images)[self.name]
 
 
 def as_when_saved(model_cfg: Cfg, stored: dict[str, Any]) -> Cfg:

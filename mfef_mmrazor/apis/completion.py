@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from ..cfg_type import Cfg
 from .data_checks import inner_datasets
 
 ADDED = (
@@ -64,7 +65,7 @@ def complete_hooks(cfg: Config, schedule: str | None = None) -> None:
     cfg.custom_hooks = hooks
     default_hooks = cfg.get('default_hooks') or {}
     checkpoint = default_hooks.get('checkpoint', dict(type='CheckpointHook', interval=1))
-    if checkpoint and is_called(checkpoint['type'], 'CheckpointHook'):
+    if checkpoint and is_called(checkpoint.get('type'), 'CheckpointHook'):
         checkpoint = dict(checkpoint, type='mmrazor.SafeCheckpointHook')
         cfg.default_hooks = dict(default_hooks, checkpoint=checkpoint)
     if not is_scored(cfg):
@@ -94,20 +95,27 @@ def use_tta(cfg: Config) -> None:
             'tta: test_dataloader.dataset is InMemory, which has no pipeline for each image; test '
             'with the data config without _fast'
         )
-    (dataset,) = inner_datasets(cfg.test_dataloader)
-    pipeline = copy.deepcopy(cfg.get('tta_pipeline'))
-    if pipeline is None:
-        *earlier, last = copy.deepcopy(dataset['pipeline'])
-        if not is_called(last['type'], 'PackInputs'):
-            raise ValueError(
-                f'tta: the test pipeline ends in {last["type"]}, expected PackInputs; or set '
-                'tta_pipeline in the config'
-            )
-        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
-        pipeline = [*earlier, dict(type='TestTimeAug', transforms=[flips, [last]])]
-    dataset['pipeline'] = pipeline
+    for dataset in inner_datasets(cfg.test_dataloader):
+        own = copy.deepcopy(cfg.get('tta_pipeline'))
+        dataset['pipeline'] = mirrored(dataset['pipeline']) if own is None else own
     wrapper = cfg.get('tta_model', dict(type='mmpretrain.AverageClsScoreTTA'))
     cfg.model = ConfigDict(**wrapper, module=cfg.model)
+
+
+def mirrored(pipeline: list[Cfg]) -> list[Cfg]:
+    """A test pipeline that gives an image and its mirror image.
+
+    Raises:
+        ValueError: Its last step does not pack the image.
+    """
+    *earlier, last = copy.deepcopy(pipeline) or [dict(type='nothing')]  # for the message
+    if not is_called(last['type'], 'PackInputs'):
+        raise ValueError(
+            f'tta: the test pipeline ends in {last["type"]}, expected PackInputs; or set '
+            'tta_pipeline in the config'
+        )
+    flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+    return [*earlier, dict(type='TestTimeAug', transforms=[flips, [last]])]
 
 
 def duplicate_keys(config: Any, error: KeyError) -> Exception:

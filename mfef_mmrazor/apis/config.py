@@ -104,10 +104,11 @@ def use_iterations(cfg: Config) -> None:
     """Let checkpoints and logs of a training by iterations go by them too, unless they say how."""
     hooks = cfg.setdefault('default_hooks', {})
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
-    if 'by_epoch' not in checkpoint:
+    if checkpoint is not None and 'by_epoch' not in checkpoint:
         checkpoint.update(by_epoch=False, interval=cfg.train_cfg.get('val_interval', 1000))
     logger = hooks.setdefault('logger', dict(type='LoggerHook'))
-    logger.setdefault('log_metric_by_epoch', False)
+    if logger is not None:
+        logger.setdefault('log_metric_by_epoch', False)
     cfg.setdefault('log_processor', {}).setdefault('by_epoch', False)
 
 

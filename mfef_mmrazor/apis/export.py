@@ -7,11 +7,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from ..engine.results import UNITS, unit_of
-from ..models.algorithms import OnlineDistill
-from .checkpoints import build_trained, class_names, read_checkpoint, validation_record
+from .checkpoints import (
+    OnePredictor,
+    build_trained,
+    class_names,
+    read_checkpoint,
+    validation_record,
+)
 from .checks import check_folder
 from .formats import Predictor, check_formats, write
 from .student_config import deployed_student, input_shape, preprocessor_config
@@ -134,7 +138,7 @@ def export(
                 written.append((f'{name}.py', 'its config'))
             written += write(predictor, formats, folder / name, expected[name])
         for name in ['ensemble'] * ensemble + ['fused'] * fused:
-            predictor = Predictor(_OneOf(algorithm, name).eval(), **common)
+            predictor = Predictor(OnePredictor(algorithm, name).eval(), **common)
             written += write(predictor, of_modules, folder / name, expected[name])
         for filename, _ in written:
             (folder / filename).replace(out / filename)
@@ -177,16 +181,3 @@ def _best(number: int, checkpoint: Path, stored: dict[str, Any]) -> int:
         f'{UNITS[unit]} {now}), from {source}: {figures}'
     )
     return best
-
-
-class _OneOf(nn.Module):
-    """One of the predictors of an algorithm."""
-
-    def __init__(self, algorithm: OnlineDistill, name: str) -> None:
-        super().__init__()
-        self.algorithm = algorithm
-        self.name = name
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Preprocessed images (B, 3, H, W) to logits (B, K)."""
-        return self.algorithm.predict_logits(images)[self.name]

@@ -19,9 +19,9 @@ from ..models.algorithms import OnlineDistill
 from ..models.connectors.dual_attention import ChannelGate, SpatialGate
 from ..models.connectors.feature_fusion import FeatureFusionConnector
 from ..models.connectors.multi_scale import MultiScaleConnector
-from .checkpoints import build_trained, read_checkpoint
+from .checkpoints import OnePredictor, build_trained, class_names, read_checkpoint
 from .checks import check_folder
-from .student_config import default_scope, image_pipeline, preprocessor_config
+from .student_config import default_scope, file_pipeline, preprocessor_config
 
 if TYPE_CHECKING:  # slow to import, and few need it
     from matplotlib.figure import Figure
@@ -90,7 +90,7 @@ def show_maps(
     if student != 'all' and not (str(student).isdecimal() and int(student) < number):
         raise ValueError(f"student {student!r}, expected 0 to {number - 1} or 'all'")
     shown = list(range(number)) if student == 'all' else [int(student)]
-    classes = stored.get('meta', {}).get('dataset_meta', {}).get('classes')
+    classes = class_names(stored)
 
     out.mkdir(parents=True, exist_ok=True)
     written = []
@@ -105,11 +105,8 @@ def show_maps(
 
 def prepare(cfg: Cfg, file: Path) -> tuple[Tensor, np.ndarray]:
     """The network's input (1, 3, H, W), and the picture it was made of, RGB (H, W, 3) in [0, 1]."""
-    pipeline = image_pipeline(cfg)
-    if not any('LoadImage' in transform['type'] for transform in pipeline):
-        pipeline = [dict(type='LoadImageFromFile'), *pipeline]
     with default_scope(cfg):
-        transform = Compose([TRANSFORMS.build(dict(each)) for each in pipeline])
+        transform = Compose([TRANSFORMS.build(dict(each)) for each in file_pipeline(cfg)])
         preprocessor = MODELS.build(preprocessor_config(cfg))
     data = pseudo_collate([transform(dict(img_path=str(file)))])
     picture = data['inputs'][0].permute(1, 2, 0).numpy()[..., ::-1] / 255  # read as BGR
@@ -190,15 +187,6 @@ def _seen(algorithm: OnlineDistill) -> Iterator[dict[nn.Module, tuple[Any, Tenso
             handle.remove()
 
 
-class _Logits(nn.Module):
-    def __init__(self, algorithm: OnlineDistill, name: str) -> None:
-        super().__init__()
-        self.algorithm, self.name = algorithm, name
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.algorithm.predict_logits(images)[self.name]
-
-
 def _grad_cams(
     algorithm: OnlineDistill, inputs: Tensor, students: Sequence[int], logits: dict[str, Tensor]
 ) -> dict[str, np.ndarray]:
@@ -218,7 +206,7 @@ def _grad_cams(
         layer = None if layer is None else _map_layer(algorithm, layer, inputs)
         if layer is None:
             continue
-        with GradCAM(_Logits(algorithm, name), [layer]) as cam:
+        with GradCAM(OnePredictor(algorithm, name), [layer]) as cam:
             cams[name] = cam(input_tensor=inputs, targets=None)[0]  # of the predicted class
     return cams
 

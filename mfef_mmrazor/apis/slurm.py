@@ -53,14 +53,19 @@ def run_on_slurm(
         at_once: Runs at a time; by default as many as there is room for.
 
     Raises:
-        RuntimeError: There is no Slurm here, or it refuses the jobs.
+        RuntimeError: There is no Slurm here, or it does not answer, or refuses the jobs.
         ImportError: submitit is not installed.
     """
     if shutil.which('sbatch') is None:
         raise RuntimeError('sbatch is not on the path: this machine submits to no Slurm cluster')
     stored = work_dir / 'slurm/jobs.json'
     jobs = json.loads(stored.read_text()) if stored.is_file() else {}
-    earlier = queued() or set()
+    earlier = queued()
+    if earlier is None:
+        raise RuntimeError(
+            'squeue does not answer, so which runs are in the queue is not known; nothing was '
+            'submitted. Start the command again when it does'
+        )
     new = [run for run in runs if jobs.get(name(run)) not in earlier]
     for run, job in zip(new, submit(new, work_dir, slurm, at_once), strict=True):
         jobs[name(run)] = job

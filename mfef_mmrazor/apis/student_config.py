@@ -29,9 +29,7 @@ def deployed_student(
     if scope != 'mmpretrain':
         model['_scope_'] = scope
     model['data_preprocessor'] = preprocessor_config(cfg)
-    pipeline = image_pipeline(cfg)
-    if not _loaders(pipeline):
-        pipeline = [dict(type='LoadImageFromFile'), *pipeline]
+    pipeline = file_pipeline(cfg)
     content = dict(default_scope='mmpretrain', model=model, **test_part(cfg, classes, pipeline))
     network = get_model(Config(copy.deepcopy(content)))
     network.load_state_dict(weights)
@@ -111,14 +109,22 @@ def image_pipeline(cfg: Cfg, *dataloaders: str) -> list[Cfg]:
     for name in dataloaders or ('test_dataloader', 'val_dataloader'):
         for dataset in inner_datasets(cfg.get(name)):
             pipeline = [_mmcv(transform) for transform in dataset['pipeline']]
-            if 'crop_size' in (found := _preprocessor(cfg)):  # which has done the rest
-                crop = dict(type='CenterCrop', crop_size=found['crop_size'])
-                pipeline += [crop, dict(type='PackInputs')]
+            found = _preprocessor(cfg)
+            if is_called(found.get('type'), 'InMemoryDataPreprocessor'):  # which has done the rest
+                size = found.get('crop_size')
+                pipeline += [dict(type='CenterCrop', crop_size=size)] if size else []
+                pipeline.append(dict(type='PackInputs'))
             return pipeline
     raise ValueError(
         f'the training config has no {" or ".join(dataloaders or ("test_dataloader",))}, so how '
         'images are prepared is not known: give a config that has with --config'
     )
+
+
+def file_pipeline(cfg: Cfg) -> list[Cfg]:
+    """The transforms of test images, for image files."""
+    pipeline = image_pipeline(cfg)
+    return pipeline if _loaders(pipeline) else [dict(type='LoadImageFromFile'), *pipeline]
 
 
 def _mmcv(transform: Cfg) -> Cfg:

@@ -41,7 +41,7 @@ class InMemory(Dataset[dict[str, Any]]):
         dataset: Config of the other data set, with one label an image. Its pipeline gives pictures
             ``img`` of one size: ``[]`` for CIFAR, which mmpretrain has in memory as it is, and
             ``[dict(type='LoadIntactImage')]`` for files.
-        to_rgb: Turn the channels round: files are read as BGR.
+        to_rgb: Reverse the order of the channels: files are read as BGR.
         padding: Pixels to add on every side, for the crops.
         padding_mode: ``'reflect'``, or ``'constant'`` for zeros.
         cache: Keep what was read from files in ``{data_root}/{data_prefix}.*.npz``, so that the

@@ -96,7 +96,7 @@ def write_atomically(path: str | Path, *parts: bytes | memoryview) -> None:
         partial.unlink(missing_ok=True)
         raise OSError(
             f'{path} could not be written ({error.strerror}); the files that were there before are '
-            'intact. Make room and go on with --resume'
+            'intact. Make room and try again'
         ) from None
 
 

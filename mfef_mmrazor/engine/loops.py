@@ -13,6 +13,7 @@ from mmrazor.registry import LOOPS
 from torch import Tensor
 
 from ..models.algorithms.online_distill import Predictions
+from ..models.data_samples import labels_of
 from .unwrap import unwrapped
 
 
@@ -100,7 +101,7 @@ def predict_all(model: BaseModel, data_batch: dict[str, Any]) -> Predictions:
         of_image = zip(*(predictions[name] for predictions in by_view), strict=True)
         merged[name] = model.merge_preds([list(samples) for samples in of_image])
         for sample in merged[name]:  # has the first view's label
-            sample.set_pred_label(sample.pred_score.argmax())
+            sample.set_pred_label(labels_of(sample.pred_score, model.module.head_of(name)))
     return merged
 
 

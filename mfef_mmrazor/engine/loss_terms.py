@@ -70,7 +70,7 @@ def remarks(losses: Mapping[str, float], taught: bool) -> dict[str, str]:
     mean, total = sum(own) / max(1, len(own)), sum(map(abs, terms.values()))
     said = {}
     for name, x in terms.items():
-        if not name.startswith('distill.'):
+        if not name.startswith('distill.') or x == 0:  # 0 is a term that is switched off
             continue
         if abs(x) > 10 * mean > 0:
             said[name] = (

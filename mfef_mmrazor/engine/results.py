@@ -165,13 +165,18 @@ def git_revision() -> str | None:
         return None
 
 
-def peak_memory_mb() -> float:
-    """The most memory used so far, in MB: of the GPU where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return float(get_max_cuda_memory())
-    import resource  # Unix only, and so is this figure
+def peak_memory_mb() -> int | None:
+    """The most memory used so far, in MB: of the GPU where there is one, else of the process.
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    Windows does not tell it, without a GPU: there it is None.
+    """
+    if torch.cuda.is_available():
+        return int(get_max_cuda_memory())
+    try:
+        import resource
+    except ImportError:
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def deployed_size(network: nn.Module, inputs: Tensor) -> dict[str, int]:

@@ -112,7 +112,6 @@ def mutual_kd_loss(logits: Sequence[Tensor], tau: float = 1.0) -> Tensor:
     Args:
         logits: m >= 2 tensors of (B, K).
         tau: Temperature.
-        kd: What one teaches another, :func:`kd_loss` or :func:`bernoulli_kd_loss`.
 
     Raises:
         ValueError: There are fewer than two students.

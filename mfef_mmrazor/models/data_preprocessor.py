@@ -64,15 +64,10 @@ class InMemoryDataPreprocessor(ClsDataPreprocessor):
         numbers = torch.cat([sample.sample_idx for sample in data['data_samples']]).cpu()
         data = self.cast_data(data)
         images, samples = torch.cat(data['inputs']), data['data_samples']
-        size = self.crop_size or images.shape[1]
-        if min(images.shape[1:3]) < size:
-            raise ValueError(
-                f'crop_size={size}, but the images are {tuple(images.shape[1:3])}; set padding in '
-                'the InMemory data set, or a smaller crop_size'
-            )
+        height, width = self.size_after(images)
         if not training:
-            top, left = ((side - size) // 2 for side in images.shape[1:3])
-            middle = images[:, top : top + size, left : left + size]
+            top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+            middle = images[:, top : top + height, left : left + width]
             return dict(inputs=self.normalized(middle), data_samples=one_per_image(samples))
         inputs = [
             self.normalized(self.augmented(images, numbers, view))
@@ -84,13 +79,25 @@ class InMemoryDataPreprocessor(ClsDataPreprocessor):
             return self.mixed(inputs[0], torch.cat([sample.gt_label for sample in samples]))
         return dict(inputs=inputs[0], data_samples=samples)
 
-    def augmented(self, images: Tensor, numbers: Tensor, view: int) -> Tensor:
-        """Crops and flips: images (B, H, W, 3) of these numbers (B,) to (B, size, size, 3)."""
-        seed, epoch = self.seed_and_epoch or (int(torch.randint(2**31, ())), 0)
+    def size_after(self, images: Tensor) -> tuple[int, int]:
+        """Height and width of what is left of images (B, H, W, 3)."""
         height, width = images.shape[1:3]
-        size = self.crop_size or height
+        if self.crop_size is None:
+            return height, width
+        if min(height, width) < self.crop_size:
+            raise ValueError(
+                f'crop_size={self.crop_size}, but the images are {(height, width)}; set padding in '
+                'the InMemory data set, or a smaller crop_size'
+            )
+        return self.crop_size, self.crop_size
+
+    def augmented(self, images: Tensor, numbers: Tensor, view: int) -> Tensor:
+        """Crops and flips: images (B, H, W, 3) of these numbers (B,) to those of one view."""
+        seed, epoch = self.seed_and_epoch or (int(torch.randint(2**31, ())), 0)
+        size = self.size_after(images)
+        places = [whole - part + 1 for whole, part in zip(images.shape[1:3], size, strict=True)]
         draws = uniform(seed, epoch, view, numbers)
-        top, left, flip = (draws * torch.tensor([height - size + 1, width - size + 1, 1])).unbind(1)
+        top, left, flip = (draws * torch.tensor([*places, 1])).unbind(1)
         images = crops(images, top.long(), left.long(), size)
         flipped = (flip < self.flip_prob).nonzero().flatten().to(images.device, non_blocking=True)
         return images.index_copy_(0, flipped, images.index_select(0, flipped).flip(2))
@@ -132,18 +139,18 @@ def uniform(seed: int, epoch: int, view: int, numbers: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(parts, axis=1).astype(np.float64) / 2**21)
 
 
-def crops(images: Tensor, top: Tensor, left: Tensor, size: int) -> Tensor:
-    """Of each image (B, H, W, 3) the square from its own row and column (B,) on.
+def crops(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
+    """Of each image (B, H, W, 3) a part of one size from its own row and column (B,) on.
 
     A crop is as many slices of memory as it has rows; all of them are copied in one go.
     """
     number, height, width, channels = images.shape
-    first = (torch.arange(number) * height + top)[:, None] + torch.arange(size)
+    first = (torch.arange(number) * height + top)[:, None] + torch.arange(size[0])
     starts = ((first * width + left[:, None]) * channels).flatten()
-    length = size * channels
+    length = size[1] * channels
     slices = images.contiguous().as_strided((images.numel() - length + 1, length), (1, 1))
     chosen = slices.index_select(0, starts.to(images.device, non_blocking=True))
-    return chosen.view(number, size, size, channels)
+    return chosen.view(number, *size, channels)
 
 
 def one_per_image(samples: Sequence[DataSample]) -> list[DataSample]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from mmengine.structures import BaseDataElement
+from mmpretrain.models.heads import MultiLabelClsHead
 from mmpretrain.structures import DataSample, label_to_onehot
 from torch import Tensor
 
@@ -53,3 +54,12 @@ def pack_predictions(
     for sample, score in zip(copies, logits.softmax(dim=1), strict=True):
         sample.set_pred_score(score).set_pred_label(score.argmax())
     return copies
+
+
+def labels_of(scores: Tensor, head: Any) -> Tensor:
+    """What a head predicts by scores (K,): the largest; for several labels, those it lets pass."""
+    if not isinstance(head, MultiLabelClsHead):
+        return scores.argmax()
+    if head.thr is None:
+        return scores.topk(head.topk).indices
+    return (scores >= head.thr).nonzero().flatten()

@@ -89,6 +89,8 @@ def _losses_on_labels(
     kind: type[OnlineDistiller], cfg: Cfg, defaults: dict[str, Any], students: Sequence[nn.Module]
 ) -> Cfg:
     found = [loss_on_labels(student) for student in students]
+    if found[0] is None:
+        return {}
     taken: dict[str, Any] = {}
     for name, default in defaults.items():
         given = cfg.get(name, default)
@@ -99,8 +101,6 @@ def _losses_on_labels(
             head = {**usual, **given}
             if 'loss' not in head and issubclass(find(head), (ClsHead, MultiLabelClsHead)):
                 taken[name] = {**head, 'loss': copy.deepcopy(found[0])}
-    if found[0] is None:
-        return {}
     if taken and not agreed(found):
         names = ', '.join(type(loss).__name__ for loss in found)
         _log(

@@ -20,6 +20,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from ..safe_load import safe_load
+from .builder import shortened
 
 Weights = dict[str, Tensor]
 
@@ -91,7 +92,7 @@ def _load_fitting(network: nn.Module, namings: Iterable[Weights], path: str, nam
     left = [key for key in expected if key not in fitting]
     print_log(
         f'{name}: loaded {len(fitting)} of {len(expected)} weights from {path}'
-        + (f'; initialised anew: {", ".join(left[:6])}{", ..." * (len(left) > 6)}' if left else ''),
+        + (f'; initialised anew: {shortened(left)}' if left else ''),
         logger='current',
         level=logging.WARNING if left else logging.INFO,
     )
@@ -108,7 +109,7 @@ class CheckedPretrainedInit(PretrainedInit):
     Args:
         checkpoint: File or URL.
         prefix: The part of the checkpoint's network to take, such as ``'backbone.'``.
-        map_location: Of no use: what is read goes to where the module is.
+        map_location: Ignored: what is read goes to where the module is.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -40,7 +40,7 @@ def is_multi_label(student: nn.Module) -> bool:
 
 
 def loss_on_labels(student: nn.Module) -> nn.Module | None:
-    """The loss of a student's head, None where it has not the one."""
+    """The loss of a student's head, None where it has none."""
     loss = getattr(getattr(student, 'head', None), 'loss_module', None)
     return loss if isinstance(loss, nn.Module) else None
 

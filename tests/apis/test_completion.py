@@ -58,16 +58,19 @@ def test_hooks_are_added_once(caplog):
 def test_tta_is_that_of_mmpretrain():
     pipeline = [dict(type='Resize', scale=8), dict(type='mmpretrain.PackInputs')]
     repeated = dict(type='RepeatDataset', times=1, dataset=dict(type='A', pipeline=pipeline))
-    cfg = online(test_dataloader=dict(dataset=repeated))
+    both = dict(type='ConcatDataset', datasets=[repeated, dict(type='B', pipeline=pipeline)])
+    cfg = online(test_dataloader=dict(dataset=both))
     use_tta(cfg)
-    _resize, augment = cfg.test_dataloader.dataset.dataset.pipeline
-    assert augment.type == 'TestTimeAug' and augment.transforms[1] == [pipeline[1]]
-    assert [flip.prob for flip in augment.transforms[0]] == [1.0, 0.0]
+    first, second = cfg.test_dataloader.dataset.datasets
+    for _resize, augment in (first.dataset.pipeline, second.pipeline):
+        assert augment.type == 'TestTimeAug' and augment.transforms[1] == [pipeline[1]]
+        assert [flip.prob for flip in augment.transforms[0]] == [1.0, 0.0]
     assert cfg.model.type == 'mmpretrain.AverageClsScoreTTA'
     assert cfg.model.module.type == 'mmrazor.OnlineDistill'
-    unpacked = online(test_dataloader=dict(dataset=dict(type='A', pipeline=pipeline[:1])))
-    with pytest.raises(ValueError, match='tta: the test pipeline ends in Resize, expected PackIn'):
-        use_tta(unpacked)
+    for short, end in ((pipeline[:1], 'Resize'), ([], 'nothing')):
+        unpacked = online(test_dataloader=dict(dataset=dict(type='A', pipeline=short)))
+        with pytest.raises(ValueError, match=f'the test pipeline ends in {end}, expected PackInp'):
+            use_tta(unpacked)
 
 
 def test_two_bases_with_one_key(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mfef_mmrazor.apis import compare, export, load_config, train
+from mfef_mmrazor.apis.config import use_iterations
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -50,6 +51,13 @@ def losses(runner):
         for name, values in scalars.items()
         if name.startswith('train/') and 'loss' in name
     }
+
+
+def test_hooks_that_are_switched_off_stay_so(tmp_path):
+    cfg = config(tmp_path)
+    cfg.default_hooks.update(checkpoint=None, logger=None)
+    use_iterations(cfg)
+    assert cfg.default_hooks.checkpoint is None and cfg.default_hooks.logger is None
 
 
 def test_results_count_iterations(tmp_path):

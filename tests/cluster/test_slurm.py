@@ -108,7 +108,7 @@ def test_a_comparison_is_the_same_as_on_one_machine(start, run, tmp_path):
     stats = [(tmp_path / folder / 'stats.json').read_bytes() for folder in ('slurm', 'here')]
     assert stats[0] == stats[1]
     runs = [pandas.read_csv(tmp_path / folder / 'runs.csv') for folder in ('slurm', 'here')]
-    assert len(runs[0]) == 2 * 2 * 5 + 2  # five predictors and summaries, and MFEF's fused one
+    assert len(runs[0]) == 2 * 5 + 2 * 9  # five predictors and summaries; MFEF has four more
     pandas.testing.assert_frame_equal(
         *(each.drop(columns='train_seconds') for each in runs), check_exact=True
     )

@@ -111,6 +111,8 @@ def test_a_disk_that_is_too_small_is_said_before_the_run(tmp_path, monkeypatch, 
     usage = namedtuple('usage', 'free')
     free = 10 * 2**20
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(free))
+    train(config(tmp_path / 'none', interval=0))  # mmengine's word for never
+    assert not list((tmp_path / 'none').glob('*.pth'))
     cfg = config(tmp_path)
     cfg.train_cfg.max_epochs = 1
     runner = train(cfg)

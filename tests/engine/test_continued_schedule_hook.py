@@ -84,6 +84,13 @@ def test_what_each_choice_means(schedule, tmp_path):
     assert len({round(rate, 9) for rate in resumed('keep')}) == 1
 
 
+def test_a_warm_up_that_becomes_shorter_than_an_epoch_is_left_out(tmp_path):
+    schedule = [dict(WARM[0], by_epoch=True, end=1), dict(WARM[1], T_max=3)]
+    rates(tmp_path / 'run', 4, schedule)
+    longer = rates(tmp_path / 'run', 5, schedule, 'restart', resume=True)
+    assert longer == [1.0] * 4  # one epoch, a fourth of the plan: the first of the cosine
+
+
 def test_nothing_happens_at_the_planned_length(tmp_path):
     whole = rates(tmp_path / 'whole', 2, STEPS)
     rates(tmp_path / 'half', 2, STEPS)

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mfef_mmrazor.apis import export, load_config, train
 from mfef_mmrazor.apis import test as score
+from mfef_mmrazor.apis.student_config import image_pipeline
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DIGITS = dict(type='Digits', pipeline=[])
@@ -88,6 +89,12 @@ def test_an_exported_student_takes_files(finished, tmp_path):
     kinds = [transform.type for transform in cfg.test_dataloader.dataset.pipeline]
     assert kinds == ['LoadImageFromFile', 'CenterCrop', 'PackInputs']
     assert cfg.model.data_preprocessor.type == 'mmpretrain.ClsDataPreprocessor'
+
+
+def test_an_exported_student_of_images_that_are_not_cropped(tmp_path):
+    cfg = fast(MFEF, tmp_path)
+    del cfg.model.data_preprocessor.crop_size
+    assert image_pipeline(cfg) == [dict(type='PackInputs')]
 
 
 def test_held_out_images_are_not_cropped(tmp_path):

@@ -140,6 +140,18 @@ def test_mixup_makes_scores():
         preprocessor(batch_augments=mixup, num_classes=10, num_views=2)
 
 
+@pytest.mark.parametrize('shape', [(6, 10), (10, 6)])
+def test_images_that_are_not_square_stay_whole_without_a_crop_size(shape):
+    images = torch.randint(0, 256, (9, *shape, 3), dtype=torch.uint8)
+    for training in (False, True):
+        found = preprocessor(crop_size=None, flip_prob=0.0)(batch_of(images), training)['inputs']
+        assert torch.equal(found, images.permute(0, 3, 1, 2).float())
+    crops = preprocessor(crop_size=4, flip_prob=0.0)(batch_of(images), True)['inputs']
+    windows = images.permute(0, 3, 1, 2).float().unfold(2, 4, 1).unfold(3, 4, 1)
+    same = (windows == crops[:, :, None, None]).flatten(4).all(dim=4).all(dim=1)
+    assert same.flatten(1).any(dim=1).all()  # each is a window of its own image
+
+
 def test_images_that_are_too_small_are_refused():
     with pytest.raises(ValueError, match=r'crop_size=32.*\(28, 28\)'):
         preprocessor()(batch_of(torch.zeros(2, 28, 28, 3, dtype=torch.uint8)), True)

@@ -3,7 +3,7 @@ import torch
 from mmpretrain.models import LinearClsHead, MultiLabelLinearClsHead
 from mmpretrain.structures import DataSample
 
-from mfef_mmrazor.models.data_samples import pack_predictions, targets
+from mfef_mmrazor.models.data_samples import labels_of, pack_predictions, targets
 
 
 def test_targets_are_what_the_heads_make_of_the_samples():
@@ -33,6 +33,7 @@ def test_predictions_are_those_of_the_head_and_the_samples_stay(head):
         for mine, own in zip(found, head.predict(features), strict=True):
             assert torch.equal(mine.pred_score, own.pred_score)
             assert torch.equal(mine.pred_label, own.pred_label)
+            assert torch.equal(labels_of(mine.pred_score, head).reshape(-1), own.pred_label)
     assert not any('pred_score' in sample for sample in samples)
 
 

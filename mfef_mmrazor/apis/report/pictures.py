@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from scipy import stats
 
 from ...engine.results import METRIC, UNITS, metric_label, unit_of
 from ..comparison import Entry
 from .runs import STUDENTS
+from .significance import half_interval_95
 
 if TYPE_CHECKING:  # slow to import
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def _draw_block(axes: 'Axes', students: pd.DataFrame) -> None:
     for row, method in enumerate(methods):
         values = students[students['method'] == method]['last']
         axes.plot(values, [row] * len(values), 'o', color='0.6', markersize=4, zorder=1)
-        half = stats.t.ppf(0.975, len(values) - 1) * values.sem() if len(values) > 1 else 0
+        half = half_interval_95(values) if len(values) > 1 else 0
         axes.errorbar(values.mean(), row, xerr=half, fmt='D', color='C0', capsize=3, zorder=2)
     _name_rows(axes, methods)
 

@@ -51,8 +51,9 @@ def rank(runs: pd.DataFrame) -> dict[str, Any] | None:
         average_ranks={method: round(float(r), 4) for method, r in ranks.items()},
         pairs=pairs,
     )
-    if len(scores) < MIN_BLOCKS or len(scores.columns) < 3:
-        return dict(found, friedman='too few blocks', nemenyi='too few blocks')
+    few = 'blocks' if len(scores) < MIN_BLOCKS else 'methods' if len(scores.columns) < 3 else ''
+    if few:
+        return dict(found, friedman=f'too few {few}', nemenyi=f'too few {few}')
     p = nemenyi(scores)
     found['friedman'] = dict(p=float(stats.friedmanchisquare(*scores.T.values).pvalue))
     found['nemenyi'] = {a: {b: float(p.loc[a, b]) for b in p.columns} for a in p.index}

@@ -55,6 +55,11 @@ def against_baseline(runs: pd.DataFrame, baseline: str) -> list[dict[str, Any]]:
     return comparisons
 
 
+def half_interval_95(values: pd.Series) -> float:
+    """How far the 95 % interval of the mean of two or more values reaches, by Student's t."""
+    return float(stats.t.ppf(0.975, len(values) - 1) * values.sem())
+
+
 def compare_pairs(differences: pd.Series) -> dict[str, Any]:
     """Statistics of paired differences (index: seeds)."""
     n = len(differences)
@@ -64,7 +69,7 @@ def compare_pairs(differences: pd.Series) -> dict[str, Any]:
     if n:
         found['mean'] = float(differences.mean())
     if n > 1:
-        half = stats.t.ppf(0.975, n - 1) * differences.sem()
+        half = half_interval_95(differences)
         found['interval_95'] = [found['mean'] - half, found['mean'] + half]
     if n < MIN_SEEDS:
         return dict(found, t_test='too few seeds', wilcoxon='too few seeds')

@@ -90,7 +90,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _warn_of_a_full_disk(self, runner: Runner) -> None:
         length = runner.max_epochs if self.by_epoch else runner.max_iters
-        files = max(length // self.interval, 1)
+        files = max(length // self.interval, 1) if self.interval > 0 else 1  # or never
         if self.max_keep_ckpts > 0:
             files = min(
                 files, self.max_keep_ckpts + 1

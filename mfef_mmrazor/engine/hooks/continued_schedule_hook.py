@@ -38,7 +38,7 @@ class ContinuedScheduleHook(Hook):
     the length is the same, and ``'keep'`` only says in the log what will happen.
 
     Args:
-        how: ``'keep'`` the schedules as the run was started; ``'config'``: as the config has them
+        how: ``'keep'``: the schedules as the run was started; ``'config'``: as the config has them
             now, at the step that is reached; ``'stretch'``: likewise, with every time in them
             multiplied by new length / planned length; ``'restart'``: from their start, with every
             time multiplied by remaining length / planned length.
@@ -96,6 +96,8 @@ class ContinuedScheduleHook(Hook):
             left, done = runner.max_iters - done, 0
             for cfg in cfgs:
                 cfg.setdefault('end', -(-left // per_epoch) if cfg.get('by_epoch', True) else left)
+        # a warm-up, say, that became shorter than an epoch
+        cfgs = [x for x in cfgs if x.get('end') is None or x['end'] > x.get('begin', 0)]
         for group in runner.optim_wrapper.param_groups:
             for key in [key for key in group if key.startswith('initial_')]:
                 group[key.removeprefix('initial_')] = group[key]
@@ -119,8 +121,9 @@ def scaled(cfg: Cfg, factor: float) -> Cfg:
     cfg = copy.deepcopy(dict(cfg))
     for key in set(TIMES) & set(cfg):
         value = cfg[key]
+        least = 0 if key in ('begin', 'end') else 1
         if isinstance(value, (list, tuple)):
-            cfg[key] = [round(each * factor) for each in value]
+            cfg[key] = [max(least, round(each * factor)) for each in value]
         elif value is not None:
-            cfg[key] = round(value * factor)
+            cfg[key] = max(least, round(value * factor))
     return cfg

@@ -1,11 +1,8 @@
 """Looks at the training data before the first step, for what would only show later."""
 
 import copy
-import random
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -13,6 +10,7 @@ from mmrazor.registry import HOOKS
 from torch.utils.data import DataLoader
 
 from ...models.student_facts import number_of_classes
+from ..random_state import kept_random_state
 from ..unwrap import unwrapped
 
 # what batch norm says, torch's and that of ONE's gate
@@ -60,9 +58,8 @@ def _check_classes(dataset: Any, expected: int | None) -> None:
 
 
 def _check_single_image(model: Any, loader: DataLoader[Any], images: int) -> None:
-    states = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with kept_random_state():
             batch = loader.collate_fn([loader.dataset[0]])
             trial = copy.deepcopy(model).train()
             trial(**trial.data_preprocessor(batch, True), mode='loss')
@@ -74,6 +71,3 @@ def _check_single_image(model: Any, loader: DataLoader[Any], images: int) -> Non
             'for the last, and the batch norm in the model needs two; set drop_last=True or '
             'another batch_size'
         ) from None
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])

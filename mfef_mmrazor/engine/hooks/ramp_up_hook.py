@@ -16,8 +16,8 @@ from ..unwrap import unwrapped
 class RampUpHook(Hook):
     """Before every step, the distiller gets the epoch and the iteration of its own runner.
 
-    The ramp-up goes by them. In a training by iterations, an epoch is as many as the data loader
-    has batches. A model that is trained without a distiller is left alone.
+    The ramp-up goes by them. In a training by iterations, an epoch is one pass of all processes
+    over the data. A model that is trained without a distiller is left alone.
     """
 
     priority = 'VERY_HIGH'

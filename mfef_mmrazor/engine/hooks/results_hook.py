@@ -180,7 +180,7 @@ class ResultsHook(Hook):
             training_losses=self.training_losses(runner),
             train_seconds=round(self.seconds, 1),
             images_per_second=round(seen / self.seconds, 1) if self.seconds else None,
-            peak_memory_mb=round(peak_memory_mb()),
+            peak_memory_mb=peak_memory_mb(),
             deployed=self.deployed(runner),
             versions=package_versions(),
             git_revision=', '.join(filter(None, self.revisions)) or None,

@@ -3,13 +3,11 @@
 import functools
 import itertools
 import multiprocessing.util
-import random
 import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
@@ -20,6 +18,7 @@ from mmrazor.registry import HOOKS
 
 from ..loops import OnlineDistillValLoop
 from ..position import by_iterations, is_infinite
+from ..random_state import random_state, set_random_state
 from ..unwrap import averaging_hook, optim_wrappers
 from .checkpoint_hook import SafeCheckpointHook
 
@@ -217,23 +216,3 @@ def skip(batches: Iterator[Any], number: int) -> None:
             next(batches)
         else:
             batches._next_index()  # type: ignore[attr-defined]
-
-
-def random_state() -> dict[str, Any]:
-    """The state of all generators of random numbers of this process."""
-    kind, keys, *rest = np.random.get_state()
-    return dict(
-        python=random.getstate(),
-        numpy=(kind, np.asarray(keys).tolist(), *rest),
-        torch=torch.get_rng_state(),
-        cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
-    )
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Set what :func:`random_state` gave."""
-    random.setstate(state['python'])
-    np.random.set_state(state['numpy'])
-    torch.set_rng_state(state['torch'].cpu())
-    if state['cuda'] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'].cpu())

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ...models.algorithms.online_distill import OnlineDistill
 from ..position import by_iterations, position, steps_per_epoch
+from ..random_state import kept_random_state
 from ..results import UNITS
 from ..unwrap import unwrapped
-from .signal_hook import random_state, set_random_state
 
 if TYPE_CHECKING:  # slow to import, and few need it
     from matplotlib.figure import Figure
@@ -50,11 +50,8 @@ class TermShareHook(Hook):
         model = unwrapped(runner.model)
         if not isinstance(model, OnlineDistill) or runner.iter % steps_per_epoch(runner):
             return
-        state = random_state()
-        try:
+        with kept_random_state():
             losses, gradients = measure(model, copy.deepcopy(data_batch))
-        finally:
-            set_random_state(state)
         total = sum(abs(x) for x in losses.values()) or 1.0
         shares = {f'share.{term}': 100 * abs(x) / total for term, x in losses.items()}
         gradients = {f'gradient.{name}': norm for name, norm in gradients.items()}

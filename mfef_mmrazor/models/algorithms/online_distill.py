@@ -199,15 +199,19 @@ class OnlineDistill(BaseAlgorithm):
             makes of their logits.
         """
         logits = self.predict_logits(inputs, data_samples)
-        heads = {f'student{i}': getattr(x, 'head', None) for i, x in enumerate(self.students)}
         predictions = {
-            name: pack_predictions(z, data_samples, heads.get(name, heads['student0']))
+            name: pack_predictions(z, data_samples, self.head_of(name))
             for name, z in logits.items()
         }
         if any(map(predicts_itself, self.students)):
             own, _ = self._run_students(inputs, data_samples, mode='predict')
             predictions.update({f'student{i}': samples for i, samples in enumerate(own)})
         return predictions
+
+    def head_of(self, predictor: str) -> nn.Module | None:
+        """The head that makes scores and labels of a predictor's logits."""
+        heads = {f'student{i}': getattr(x, 'head', None) for i, x in enumerate(self.students)}
+        return heads.get(predictor, heads['student0'])
 
     def predict_logits(
         self, inputs: Tensor, data_samples: list[BaseDataElement] | None = None

@@ -20,7 +20,7 @@ from .online_distiller import (
     Records,
     check_maps,
     full_precision,
-    stages_per_student,
+    stages_of_all,
 )
 
 
@@ -144,12 +144,7 @@ class DCCLDistiller(OnlineDistiller):
     ) -> None:
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         self.num_classes = num_classes
-        self.in_channels, *others = stages_per_student(in_channels, len(self.stages), num_students)
-        if any(channels != self.in_channels for channels in others):
-            raise ValueError(
-                f'in_channels={in_channels!r}: whole maps can be compared only where all students '
-                'have the same channels'
-            )
+        self.in_channels = stages_of_all(in_channels, len(self.stages), num_students)
         if len(strides) != len(self.stages) - 1:
             raise ValueError(f'strides={strides!r}, expected {len(self.stages) - 1} numbers')
         self.knowledge = ModuleList(

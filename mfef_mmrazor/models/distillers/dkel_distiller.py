@@ -129,16 +129,14 @@ class DKELDistiller(MeanTeacherDistiller):
         """Loss of the classifier on all features; what it and the mean teachers teach."""
         logits, w, d = records['logits'], self.ramp_up(), self.ensemble_weight()
         fused, teachers = self.fused_logits(records), self.teacher_logits(records['image'])
-        losses = dict(
+        pairs = zip(logits, peer_means(teachers), strict=True)
+        ensemble = sum(self.loss_ensemble(z, mean) for z, mean in pairs)
+        return dict(
             loss_fused=classification_loss(self.head.loss_module, fused, labels),
             loss_transfer=w * sum(self.loss_transfer(z, fused) for z in logits),
+            loss_peers=w * (1 - d) * self.peer_losses(logits, teachers),
+            loss_ensemble=w * d * ensemble,
         )
-        if d < 1:
-            losses['loss_peers'] = w * (1 - d) * self.peer_losses(logits, teachers)
-        if d > 0:
-            pairs = zip(logits, peer_means(teachers), strict=True)
-            losses['loss_ensemble'] = w * d * sum(self.loss_ensemble(z, mean) for z, mean in pairs)
-        return losses
 
     def ensemble_weight(self) -> float:
         """d, the share of the mean teachers' ensemble in the runner's current epoch."""

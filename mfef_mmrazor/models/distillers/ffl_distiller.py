@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from mmrazor.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...cfg_type import Cfg
-from ..losses.logit_losses import build_loss
+from ..losses.logit_losses import optional_loss
 from .fused_classifier import FusedClassifier, MapAdapters
 from .online_distiller import OnlineDistiller, Records, one_per_student
 
@@ -81,11 +81,8 @@ class FFLDistiller(OnlineDistiller):
             self.adapters.channels, num_students, num_classes, fusion, head
         )
 
-        def loss(cfg: Cfg | None, kind: str) -> nn.Module | None:
-            return None if cfg is None else build_loss(cfg, kind, tau)
-
-        self.loss_transfer = loss(loss_transfer, 'KLDivergence')
-        self.loss_ensemble = loss(loss_ensemble, 'EnsembleKLDivergence')
+        self.loss_transfer = optional_loss(loss_transfer, 'KLDivergence', tau)
+        self.loss_ensemble = optional_loss(loss_ensemble, 'EnsembleKLDivergence', tau)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Losses of the fused classifier, and what it and the students teach each other."""

@@ -21,6 +21,7 @@ from .online_distiller import (
     Records,
     check_maps,
     full_precision,
+    stages_of_all,
 )
 
 
@@ -176,12 +177,7 @@ class FFSDDistiller(OnlineDistiller):
                 f'FFSD has a leader and at least two common students, so at least 3 students, but '
                 f'there are {num_students}: list another one in `students`'
             )
-        if isinstance(in_channels, int) or len(in_channels) != 3:
-            raise ValueError(
-                f'in_channels={in_channels!r}, expected the channels of the three stages, '
-                'such as [16, 32, 64]'
-            )
-        self.in_channels = list(in_channels)
+        self.in_channels = stages_of_all(in_channels, len(self.stages), num_students)
         self.num_classes = num_classes
         channels, common = self.in_channels[-1], num_students - 1
         self.fused_classifier = FusedClassifier(channels, common, num_classes, fusion, head)

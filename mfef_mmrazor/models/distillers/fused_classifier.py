@@ -1,4 +1,4 @@
-"""The classifier on the students' fused feature maps, which FFL, FFSD and MFEF have in common."""
+"""The classifier on the students' fused feature maps, common to FFL, FFSD, DCCL and MFEF."""
 
 from collections.abc import Sequence
 

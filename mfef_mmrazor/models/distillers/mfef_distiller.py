@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...cfg_type import Cfg
 from ...functional import ensemble_logits
 from ..builder import build
-from ..losses.logit_losses import build_loss
+from ..losses.logit_losses import optional_loss
 from .fused_classifier import FusedClassifier, MapAdapters, classify
 from .online_distiller import OnlineDistiller, Records, classification_loss, one_per_student
 
@@ -122,9 +122,6 @@ class MFEFDistiller(OnlineDistiller):
                 for _ in range(num_students)
             )
 
-        def loss(cfg: Cfg | None, kind: str) -> nn.Module | None:
-            return None if cfg is None else build_loss(cfg, kind, tau)
-
         self.multi_scale = one_each(multi_scale, 'MultiScaleConnector')
         self.attention = one_each(attention, 'DualAttentionConnector')
         self.fused_classifier = FusedClassifier(channels, num_students, num_classes, fusion, head)
@@ -133,11 +130,11 @@ class MFEFDistiller(OnlineDistiller):
             kind = 'mmpretrain.LinearClsHead'
             self.enhanced_heads = one_each(enhanced_head, kind, num_classes=num_classes)
 
-        self.loss_transfer = loss(loss_transfer, 'KLDivergence')
-        self.loss_ensemble = loss(loss_ensemble, 'EnsembleKLDivergence')
-        self.loss_self = loss(loss_self, 'KLDivergence')
-        self.loss_guide = loss(loss_guide, 'KLDivergence')
-        self.loss_mutual = loss(loss_mutual, 'MutualKLDivergence')
+        self.loss_transfer = optional_loss(loss_transfer, 'KLDivergence', tau)
+        self.loss_ensemble = optional_loss(loss_ensemble, 'EnsembleKLDivergence', tau)
+        self.loss_self = optional_loss(loss_self, 'KLDivergence', tau)
+        self.loss_guide = optional_loss(loss_guide, 'KLDivergence', tau)
+        self.loss_mutual = optional_loss(loss_mutual, 'MutualKLDivergence', tau)
         self.loss_map = None if loss_map is None else build(loss_map, type='AttentionMapLoss')
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:

@@ -96,6 +96,23 @@ def stages_per_student(
     return found
 
 
+def stages_of_all(
+    in_channels: Sequence[int] | Sequence[Sequence[int]], stages: int, num_students: int
+) -> list[int]:
+    """Channels of the recorded maps of the stages, for methods that compare whole maps.
+
+    Raises:
+        ValueError: It is not a number for each stage, or not the same for all students.
+    """
+    first, *others = stages_per_student(in_channels, stages, num_students)
+    if any(channels != first for channels in others):
+        raise ValueError(
+            f'in_channels={in_channels!r}: whole maps can be compared only where all students '
+            'have the same channels'
+        )
+    return first
+
+
 def check_maps(
     maps: Sequence[Tensor], in_channels: Sequence[int], record: str = 'feature', first: int = 0
 ) -> None:
@@ -367,9 +384,10 @@ class OnlineDistiller(BaseDistiller):
     def _log_note(self, student: int, name: str, recorder: Any) -> None:
         """Say once how a map was got, if it is not what the network itself gives."""
         note = getattr(recorder, 'note', '')
-        reads_maps = 'in_channels' in inspect.signature(type(self)).parameters
-        if note and reads_maps and (student, name) not in self._notes:
-            self._notes.add((student, name))
+        if not note or (student, name) in self._notes:
+            return
+        self._notes.add((student, name))
+        if 'in_channels' in inspect.signature(type(self)).parameters:  # it reads maps
             self.log(f'{name} of student{student}: {note}')
 
     def log(self, message: str) -> None:

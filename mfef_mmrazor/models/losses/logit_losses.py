@@ -174,6 +174,11 @@ def build_loss(
     return DivergenceAdapter(build(cfg, type=kind, tau=tau, **known), teacher_detach)
 
 
+def optional_loss(cfg: Cfg | None, kind: str, tau: float) -> nn.Module | None:
+    """What :func:`build_loss` builds; None for none."""
+    return None if cfg is None else build_loss(cfg, kind, tau)
+
+
 def build_divergence(cfg: Cfg | None, tau: float) -> Divergence:
     """The loss between two students of a loss over several: by default the exact ``kd_loss``."""
     if cfg is None:

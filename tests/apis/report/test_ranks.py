@@ -48,6 +48,9 @@ def test_too_few_blocks_have_ranks_and_no_p_value():
     found = rank(grid(SCORES[:2]))
     assert found['average_ranks'] == dict(a=2.5, b=2.5, c=1.0)
     assert found['friedman'] == found['nemenyi'] == 'too few blocks'
+    pair = grid()
+    pair = rank(pair[pair['method'] != 'c'])
+    assert pair['friedman'] == pair['nemenyi'] == 'too few methods'
     assert rank(grid(SCORES[:1])) is None
 
 

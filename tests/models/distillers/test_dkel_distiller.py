@@ -46,18 +46,17 @@ def test_the_ensemble_of_the_mean_teachers_teaches_and_then_each_of_them(student
     pooled = torch.cat([x.flatten(2).mean(dim=2) for x in caught['feature']], dim=1)
     fused = pooled @ distiller.head.fc.weight.T + distiller.head.fc.bias
     d = {0.5: math.exp(-1), 0.0: 1.0, 9.0: 0.0}[decay]  # exp(-18) is below 0.01
+    each = sum(kd(means[j], z[i], 3.0) for i in others for j in others if i != j)
+    ensembles = [
+        sum(mean for j, mean in enumerate(means) if j != i) / (students - 1) for i in others
+    ]
+    together = sum(kd(mean, x, 3.0) for mean, x in zip(ensembles, z, strict=True))
     expected = dict(
-        loss_fused=cross_entropy(fused), loss_transfer=W40 * sum(kd(fused, x, 3.0) for x in z)
+        loss_fused=cross_entropy(fused),
+        loss_transfer=W40 * sum(kd(fused, x, 3.0) for x in z),
+        loss_peers=W40 * (1 - d) * each / (students - 1),
+        loss_ensemble=W40 * d * together,
     )
-    if d < 1:
-        each = sum(kd(means[j], z[i], 3.0) for i in others for j in others if i != j)
-        expected['loss_peers'] = W40 * (1 - d) * each / (students - 1)
-    if d > 0:
-        ensembles = [
-            sum(mean for j, mean in enumerate(means) if j != i) / (students - 1) for i in others
-        ]
-        together = sum(kd(mean, x, 3.0) for mean, x in zip(ensembles, z, strict=True))
-        expected['loss_ensemble'] = W40 * d * together
     losses = distiller.compute_distill_losses(caught, LABELS)
     head = nn.ModuleDict(dict(head=distiller.head))  # all there is to train
     assert_same(losses, expected, head, learnt)

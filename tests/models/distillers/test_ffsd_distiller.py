@@ -216,8 +216,9 @@ def test_under_autocast_the_losses_are_of_full_precision():
     'options, message',
     [
         (dict(num_students=2), 'at least 3 students, but there are 2: list another one'),
-        (dict(in_channels=64), 'in_channels=64, expected the channels of the three stages'),
+        (dict(in_channels=64), 'in_channels=64, expected the channels of 3 stages'),
         (dict(in_channels=[32, 64]), r'in_channels=\[32, 64\], expected'),
+        (dict(in_channels=[[4, 8, 16]] * 2 + [[8, 8, 16]]), 'all students have the same channels'),
         (dict(tau=0), 'tau=0, but a temperature must be positive'),
         (dict(ramp_up_epochs=-1), 'length is -1 epochs'),
     ],
