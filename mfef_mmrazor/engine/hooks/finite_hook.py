@@ -42,8 +42,8 @@ class FiniteHook(Hook):
     The message names the loss term or the student, the iteration, the learning rate and the images
     of the batch, which is saved in the work dir as ``nonfinite_iter_<n>.pth``. No checkpoint is
     written after such a step, so the last one is finite. On the CPU a gradient that is not finite
-    is dropped, not applied. The check does not wait for a GPU: there it is made one step later, when
-    the gradient has been applied.
+    is dropped, not applied. The check does not wait for a GPU: there it is made one step later,
+    when the gradient has been applied.
 
     Args:
         skip_nonfinite: How many such steps of a run are left out, with a warning, before it is

@@ -58,6 +58,9 @@ def test_the_ensemble_of_the_mean_teachers_teaches_and_then_each_of_them(student
         loss_ensemble=W40 * d * together,
     )
     losses = distiller.compute_distill_losses(caught, LABELS)
+    for name, weight in (('loss_peers', 1 - d), ('loss_ensemble', d)):
+        if weight == 0:
+            assert losses.pop(name) == expected.pop(name) == 0
     head = nn.ModuleDict(dict(head=distiller.head))  # all there is to train
     assert_same(losses, expected, head, learnt)
 
