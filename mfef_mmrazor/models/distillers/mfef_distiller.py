@@ -20,7 +20,7 @@ class MFEFDistiller(OnlineDistiller):
     r"""Makes the students' feature maps more informative, fuses them, and lets what is classified
     from them teach (MFEF, https://arxiv.org/abs/2206.08224).
 
-    Only the abstract of the paper is public, so the equations are a reconstruction; what is taken
+    Only the paper's abstract was at hand, so the equations are a reconstruction; what is taken
     from where is in ``configs/mfef/README.md``, and every choice is an argument here. For the last
     feature map :math:`F_i` and logits :math:`z_i` of student i:
 
