@@ -50,10 +50,10 @@ def show_plan(
     console.print(table)
     gpus = torch.cuda.device_count()
     device = f'{gpus} x {torch.cuda.get_device_name()}' if gpus else f'{os.cpu_count()} processors'
-    unknown = f', and {untimed} runs of unknown length' if untimed else ''
+    times = [f'about {_text(total / jobs)} of training'] if left > untimed else []
+    times += [f'{untimed} runs of unknown length'] if untimed else []
     console.print(
-        f'{left} runs, {jobs} at a time, on {device}: about {_text(total / jobs)} of training'
-        f'{unknown}',
+        f'{left} runs, {jobs} at a time, on {device}: {", and ".join(times) or "nothing to do"}',
         highlight=False,
     )
 

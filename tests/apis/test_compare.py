@@ -195,16 +195,18 @@ def test_a_dry_run_says_what_is_left_and_writes_nothing(compared, configs, varia
     before = {path: path.stat().st_mtime_ns for path in compared.rglob('*')}
     third = variant('third', 'model["distiller"]["multi_scale"] = None\n')
     compare([*configs, third], [0, 1, 2], compared, jobs=2, cfg_options=SMALL, dry_run=True)
-    rows = [
-        [cell.strip() for cell in line.split('│')[1:-1]]
-        for line in capsys.readouterr().out.splitlines()
-        if '│' in line
-    ]
+    said = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split('│')[1:-1]] for line in said if '│' in line]
     seconds = round(results(compared, 'mfef', 0)['train_seconds'])
     assert [(row[0], row[3]) for row in rows] == [
         ('mfef', '1 of 3'), ('plain', '1 of 3'), ('third', '3 of 3')
     ]  # fmt: skip
     assert rows[0][4] == f'0:00:{seconds:02d}' and rows[2][4] == '?'
+    assert said[-1].startswith('5 runs, 2 at a time') and ', and 3 runs of unknown' in said[-1]
+    for seeds, left in (([0, 1], '0 runs'), ([2], '2 runs')):
+        compare(configs, seeds, compared, cfg_options=SMALL, dry_run=True)
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith(left) and ('nothing to do' in last) == (left == '0 runs')
     assert {path: path.stat().st_mtime_ns for path in compared.rglob('*')} == before
 
 
