@@ -3,6 +3,7 @@
 Importing this package makes mmrazor importable on today's torch and registers all of its parts.
 """
 
+import atexit
 import gc
 import sys
 
@@ -20,7 +21,8 @@ if not (sys.argv[:1] == ['-m'] and 'mfef_mmrazor.doctor' in sys.orig_argv):
 
         from . import datasets, engine, models  # mmrazor imports only after compat
     finally:
-        gc.freeze()  # later collections, such as mmengine's for every data set, leave them out
+        gc.freeze()  # later collections, such as mmengine's for every data set, leave them out,
+        atexit.register(gc.unfreeze)  # but not the last, of which some extensions count the rest
         if collecting:
             gc.enable()
 
