@@ -25,8 +25,8 @@ NEWEST = 'torch torchvision'
 ROWS = {
     'torch-1.13': (
         '3.10',
-        'torch==1.13.1 torchvision==0.14.1 numpy<1.24 opencv-python<4.9',
-        '.[openmmlab] numpy<1.24 opencv-python<4.9',
+        # in one step: torchmetrics' newest would bring another torch
+        'torch==1.13.1 torchvision==0.14.1 .[openmmlab] numpy<1.24 opencv-python<4.9',
     ),
     'torch-2.1': (
         '3.10',
