@@ -6,7 +6,6 @@ nothing where that break is not.
 
 import functools
 import importlib
-import inspect
 import logging
 import os
 import pickle
@@ -14,8 +13,7 @@ import subprocess
 import sys
 import types
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
@@ -27,8 +25,6 @@ TABLES = 'mmrazor.structures.quantization'
 NEWEST_MMCV = '2.1.0'
 """The newest that mmrazor accepts by itself."""
 NEWEST_TESTED = dict(torch='2.15.0', mmengine='0.10.12', mmcv='2.3.6', mmpretrain='1.3.6')
-
-Hooks = OrderedDict[int, Callable[..., None]]
 
 changes: list[str] = []
 """What was repaired in this process, in words."""
@@ -53,7 +49,6 @@ def apply() -> None:
     repair_inplace()
     allow_checkpoints()
     read_urls_safely()
-    add_step_hooks()
     replace_pkg_resources()
     announce_configs()
 
@@ -259,59 +254,12 @@ def read_urls_safely() -> None:
     """Let mmengine read checkpoints from URLs in torch's safe mode as well.
 
     Its function for them, torch's ``load_state_dict_from_url``, runs what a file asks for unless
-    told otherwise; that of torch 1.13 cannot be told.
+    told otherwise.
     """
     from torch.hub import load_state_dict_from_url
 
-    def refuse(url: str, *_: Any, **__: Any) -> None:
-        raise ValueError(
-            f'{url}: this torch reads files from URLs without its safe mode. Download the file, '
-            'and name it in place of the URL'
-        )
-
-    safe = 'weights_only' in inspect.signature(load_state_dict_from_url).parameters
     checkpoint: Any = importlib.import_module('mmengine.runner.checkpoint')
-    checkpoint.load_url = (
-        functools.partial(load_state_dict_from_url, weights_only=True) if safe else refuse
-    )
-
-
-def add_step_hooks() -> None:
-    """Give optimizers of torch 1.13 the hooks around a step that those of torch 2 have."""
-    from torch.optim import Optimizer
-    from torch.utils.hooks import RemovableHandle
-
-    if hasattr(Optimizer, 'register_step_pre_hook'):
-        return
-    _changed("optimizers' hooks around a step")
-
-    def hooks_of(optimizer: Any) -> dict[str, Hooks]:
-        if not hasattr(optimizer, '_hooks_around_step'):
-            hooks: dict[str, Hooks] = dict(pre=OrderedDict(), post=OrderedDict())
-            step = optimizer.step
-
-            @functools.wraps(step)
-            def step_with_hooks(*args: Any, **kwargs: Any) -> Any:
-                for hook in [*hooks['pre'].values()]:
-                    hook(optimizer, args, kwargs)
-                result = step(*args, **kwargs)
-                for hook in [*hooks['post'].values()]:
-                    hook(optimizer, args, kwargs)
-                return result
-
-            optimizer.step = step_with_hooks
-            optimizer._hooks_around_step = hooks
-        return optimizer._hooks_around_step
-
-    def register(when: str, optimizer: Any, hook: Callable[..., None]) -> RemovableHandle:
-        hooks = hooks_of(optimizer)[when]
-        handle = RemovableHandle(hooks)
-        hooks[handle.id] = hook
-        return handle
-
-    for when in ('pre', 'post'):
-        method = functools.partialmethod(functools.partial(register, when))
-        setattr(Optimizer, f'register_step_{when}_hook', method)
+    checkpoint.load_url = functools.partial(load_state_dict_from_url, weights_only=True)
 
 
 def replace_pkg_resources() -> None:
