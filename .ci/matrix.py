@@ -23,11 +23,6 @@ NEWEST = 'torch torchvision'
 
 # name: Python, then what pip installs, step by step
 ROWS = {
-    'torch-1.13': (
-        '3.10',
-        # in one step: torchmetrics' newest would bring another torch
-        'torch==1.13.1 torchvision==0.14.1 .[openmmlab] numpy<1.24 opencv-python<4.9',
-    ),
     'torch-2.1': (
         '3.10',
         'torch==2.1.2 torchvision==0.16.2 numpy<2 opencv-python<4.12',

@@ -24,6 +24,8 @@ INSTALL = 'pip install "mfef_mmrazor[openmmlab]"'
 TABLES = 'mmrazor.structures.quantization'
 NEWEST_MMCV = '2.1.0'
 """The newest that mmrazor accepts by itself."""
+OLDEST_TORCH = '2.1.0'
+"""Older ones cannot read numbers in a checkpoint in their safe mode."""
 NEWEST_TESTED = dict(torch='2.15.0', mmengine='0.10.12', mmcv='2.3.6', mmpretrain='1.3.6')
 
 changes: list[str] = []
@@ -60,6 +62,7 @@ def import_mmrazor() -> None:
             raise ImportError(
                 f'{name} is not installed. For a fresh environment: {INSTALL}', name=name
             )
+    check_torch()
     try:
         with warnings.catch_warnings():
             # mmcv-lite warns about an operator that only detection models use
@@ -71,6 +74,20 @@ def import_mmrazor() -> None:
     except AssertionError as error:  # their own checks of versions
         wrong = 'mmcv' if 'MMCV' in str(error) else 'mmengine'
         raise ImportError(f'{error} Repair: {_repair(wrong)}', name=wrong) from None
+
+
+def check_torch() -> None:
+    """Raise an ``ImportError`` if torch is too old to read checkpoints safely."""
+    import torch
+    from mmengine.utils import digit_version
+
+    version = torch.__version__.split('+')[0]
+    if digit_version(version) < digit_version(OLDEST_TORCH):
+        raise ImportError(
+            f'torch {version} is too old, expected {OLDEST_TORCH} or newer: its safe mode cannot '
+            'read a checkpoint. Repair: pip install --upgrade torch torchvision',
+            name='torch',
+        )
 
 
 @contextmanager

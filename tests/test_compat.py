@@ -21,9 +21,6 @@ needs_torch_2_6 = pytest.mark.skipif(
     digit_version(torch.__version__) < digit_version('2.6'), reason='older torch reads every pickle'
 )
 
-needs_torch_2 = pytest.mark.skipif(
-    digit_version(torch.__version__) < digit_version('2.0'), reason='mmrazor runs on it by itself'
-)
 needs_mmcv_of_mmrazor = pytest.mark.skipif(
     digit_version(mmcv.__version__) > digit_version(compat.NEWEST_MMCV),
     reason='mmrazor by itself refuses this mmcv: there the plugin has to come first',
@@ -39,7 +36,6 @@ def python(code, *options):
     return done.returncode, done.stdout.strip(), (done.stderr.strip().splitlines() or [''])[-1]
 
 
-@needs_torch_2
 @needs_mmcv_of_mmrazor
 def test_mmrazor_imports_with_the_plugin_and_not_without():
     parts = 'import mmrazor.models, mmrazor.engine, mmrazor.datasets'
@@ -81,7 +77,6 @@ def test_a_second_time_changes_nothing():
     assert state() == before
 
 
-@needs_torch_2
 @needs_mmcv_of_mmrazor
 def test_half_imported_mmrazor_is_completed():
     count = 'from mmrazor.registry import MODELS; print(len(MODELS.module_dict))'
@@ -105,6 +100,11 @@ def test_half_filled_registries_are_one_clear_error():
 @needs_mmcv_of_mmrazor
 def test_registry_alone_before_the_plugin_is_fine():
     assert python('import mmrazor.registry; import mfef_mmrazor')[0] == 0
+
+
+def test_a_torch_whose_safe_mode_reads_no_checkpoint_is_refused():
+    code, _, error = python('import torch; torch.__version__ = "1.13.1"; import mfef_mmrazor')
+    assert code == 1 and 'torch 1.13.1 is too old, expected 2.1.0 or newer' in error
 
 
 def test_mmcv_out_of_range_names_the_repair():

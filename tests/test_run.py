@@ -48,7 +48,6 @@ def test_mmrazors_scripts_train_and_score_our_configs(tmp_path):
     assert f'fused.accuracy/top1: {last["fused"]:.4f}' in done.stdout + done.stderr
 
 
-@pytest.mark.skipif(torch.__version__ < '2', reason='mmrazor runs on it by itself')
 def test_without_the_launcher_they_do_not_start(tmp_path):
     done = subprocess.run([sys.executable, MMRAZOR / 'tools/train.py', CONFIG], cwd=tmp_path,
                           capture_output=True, text=True)  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseModel
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ...cfg_type import Cfg
 from ...functional import ensemble_logits
@@ -20,11 +21,6 @@ from .online_distiller import (
     classification_loss,
     full_precision,
 )
-
-try:
-    from torch.func import functional_call
-except ImportError:  # torch < 2
-    from torch.nn.utils.stateless import functional_call  # type: ignore
 
 
 @MODELS.register_module()
