@@ -177,7 +177,7 @@ class ResultsHook(Hook):
             **{f'{unit}s': over},
             seed=runner.seed,
             train_images=images,
-            training_losses=self.training_losses(runner),
+            training_losses={k: round(x, 4) for k, x in self.training_losses(runner).items()},
             train_seconds=round(self.seconds, 1),
             images_per_second=round(seen / self.seconds, 1) if self.seconds else None,
             peak_memory_mb=peak_memory_mb(),
@@ -192,7 +192,7 @@ class ResultsHook(Hook):
         """Mean of each loss over the steps of the last epoch, without those that were left out."""
         steps = steps_per_epoch(runner)
         last = {name: x[-steps:] for name, x in logged_losses(runner.message_hub).items()}
-        return {name: round(x, 4) for name, x in mean_losses(last).items()}
+        return mean_losses(last)
 
     def shares(self, runner: Runner) -> Shares:
         """Share of each loss term, by the epochs or iterations that were over."""
