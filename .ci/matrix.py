@@ -10,6 +10,7 @@ import argparse
 import datetime
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -124,9 +125,9 @@ def table() -> str:
         if path.is_file():
             row = json.loads(path.read_text())
             versions = ', '.join(f'{k} {v}' for k, v in row['versions'].items())
-            lines.append(
-                f'| {name} | {row["python"]} | {versions} | {row["outcome"]} | {row["date"]} |'
-            )
+            counts = re.findall(r'\d+ (?:failed|passed|skipped)', row['outcome'])
+            outcome = ', '.join(counts) or row['outcome']
+            lines.append(f'| {name} | {row["python"]} | {versions} | {outcome} | {row["date"]} |')
     return '\n'.join(lines)
 
 
