@@ -120,8 +120,8 @@ def test_an_mmcv_that_mmrazor_alone_refuses_is_told_as_it_is_and_that_it_is_unte
     )
     assert code == 0
     assert out.splitlines()[-1].startswith('2.3.99; (2, 3, 99); mmrazor accepts mmcv 2.3.99; ')
-    assert 'newer than what' in warning  # the only line
-    assert f'mmcv 2.3.99 (tested up to {compat.NEWEST_TESTED["mmcv"]})' in warning
+    assert warning.startswith('newer than what mfef_mmrazor was tested with: ')
+    assert warning.endswith(f'mmcv 2.3.99 (tested up to {compat.NEWEST_TESTED["mmcv"]})')
 
 
 def test_missing_package_names_the_repair():
@@ -169,8 +169,9 @@ def log_checkpoint(tmp_path):
 def test_checkpoints_are_read_in_safe_mode(log_checkpoint):
     read = f'print(torch.load({str(log_checkpoint)!r})["message_hub"]["log_scalars"])'
     assert python(f'import torch; {read}')[0] == 1
-    buffer = torch.load(log_checkpoint)['message_hub']['log_scalars']  # here the plugin is there
-    assert buffer['train/loss'].mean() == 0.5
+    for mode in ({}, dict(weights_only=True)):  # here the plugin is there
+        buffer = torch.load(log_checkpoint, **mode)['message_hub']['log_scalars']
+        assert buffer['train/loss'].mean() == 0.5
 
 
 @needs_torch_2_6

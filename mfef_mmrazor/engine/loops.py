@@ -100,8 +100,9 @@ def predict_all(model: BaseModel, data_batch: dict[str, Any]) -> Predictions:
     for name in by_view[0]:
         of_image = zip(*(predictions[name] for predictions in by_view), strict=True)
         merged[name] = model.merge_preds([list(samples) for samples in of_image])
+        head = model.module.head_of(name)
         for sample in merged[name]:  # has the first view's label
-            sample.set_pred_label(labels_of(sample.pred_score, model.module.head_of(name)))
+            sample.set_pred_label(labels_of(sample.pred_score, head))
     return merged
 
 
