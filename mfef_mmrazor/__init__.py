@@ -10,9 +10,9 @@ from .version import __version__
 # `python -m mfef_mmrazor.doctor` imports this file first, with '-m' in the place of the script's
 # name. The doctor is for environments in which nothing below can be imported.
 if not (sys.argv[:1] == ['-m'] and 'mfef_mmrazor.doctor' in sys.orig_argv):
-    from . import compat
+    from . import compat, imports
 
-    with compat.here_to_stay():
+    with imports.here_to_stay():
         compat.apply()
 
         from . import datasets, engine, models  # mmrazor imports only after compat

@@ -4,9 +4,7 @@ The only file that knows which versions are installed. Each function repairs one
 nothing where that break is not.
 """
 
-import atexit
 import functools
-import gc
 import importlib
 import logging
 import os
@@ -22,12 +20,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .imports import at_first_use
+
 INSTALL = 'pip install "mfef_mmrazor[openmmlab]"'
 TABLES = 'mmrazor.structures.quantization'
 NEWEST_MMCV = '2.1.0'
 """The newest that mmrazor accepts by itself."""
 OLDEST_TORCH = '2.1.0'
 """Older ones cannot read numbers in a checkpoint in their safe mode."""
+OF_OTHER_METHODS = ('scipy.stats', 'sklearn.tree', 'matplotlib.pyplot')
+"""What mmrazor's architecture search, OFD and visualizer need, and take 2 to 3 s to import."""
 NEWEST_TESTED = dict(torch='2.15.0', mmengine='0.10.12', mmcv='2.3.6', mmpretrain='1.3.6')
 
 changes: list[str] = []
@@ -37,25 +39,6 @@ changes: list[str] = []
 def _changed(what: str) -> None:
     if what not in changes:
         changes.append(what)
-
-
-@contextmanager
-def here_to_stay() -> Iterator[None]:
-    """Let Python look for no garbage among the objects that are imported inside.
-
-    They are a million. To look through them takes a second or two during the import, and a third of
-    one each time that mmengine asks for it, as for every data set. At exit they are looked through
-    as usual: some extensions count then what is left.
-    """
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        atexit.register(gc.unfreeze)
-        if collecting:
-            gc.enable()
 
 
 def apply() -> None:
@@ -193,8 +176,9 @@ def import_registered_parts() -> None:
         ImportError: Parts of it are registered already, by an import that failed half-way.
     """
     try:
-        importlib.import_module('mmrazor.models')
-        importlib.import_module('mmrazor.engine')
+        with at_first_use(*OF_OTHER_METHODS):
+            importlib.import_module('mmrazor.models')
+            importlib.import_module('mmrazor.engine')
     except KeyError as error:
         if 'already registered' not in str(error):
             raise

@@ -15,7 +15,6 @@ from ..engine.results import write_json
 from .checkpoints import check_model
 from .comparison import SWEEP, Entry, method_of, name_entries, read_config
 from .completion import SCORED_BY, is_called
-from .report.runs import STUDENTS, numbers, stored_results
 
 SPLITS = 5
 
@@ -170,6 +169,8 @@ def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Se
     The best is that of the highest accuracy on the held-out images at the last epoch, mean of the
     students and seeds; of equal ones the first.
     """
+    from .report.runs import STUDENTS, numbers, stored_results  # pandas: see report
+
     stored, _ = stored_results(work_dir / 'sweep', [setting.entry for setting in settings])
     runs = numbers(stored)
     runs = runs[(runs['predictor'] == STUDENTS) & runs['seed'].isin(sweep.seeds)]

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
-from sklearn.datasets import load_digits
 
 
 @DATASETS.register_module()
@@ -45,6 +44,8 @@ class Digits(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Images and labels of the split, in the file's order."""
+        from sklearn.datasets import load_digits  # with pandas and SciPy: for these images alone
+
         digits = load_digits()
         images = (digits.images * (255 / 16)).astype(np.uint8)
         rank = np.array([(digits.target[:i] == y).sum() for i, y in enumerate(digits.target)])

@@ -7,7 +7,6 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.structures import BaseDataElement
 from torch import Tensor
-from torchmetrics.functional.classification import binary_calibration_error
 
 BINS = 15
 
@@ -48,6 +47,9 @@ class Calibration(BaseMetric):
 
     def compute_metrics(self, results: list[list[float] | None]) -> dict[str, float]:
         """``nll`` and ``ece`` over all images."""
+        # not needed, with Matplotlib, before the first validation
+        from torchmetrics.functional.classification import binary_calibration_error
+
         if None in results:
             return {}
         nll, confidence, correct = torch.tensor(results, dtype=torch.float64).T.contiguous()

@@ -3,17 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
 from ...engine.results import write_json
 from ..comparison import COMPARISON, read_comparison
-from .latex import latex
-from .page import page
-from .pictures import draw_accuracies, save
-from .ranks import draw_critical_difference
-from .runs import numbers, stored_results
-from .significance import statistics
-from .tables import markdown, summary
 
 
 def report(work_dir: str | Path, baseline: str | None = None) -> None:
@@ -33,6 +24,17 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
         ValueError: The baseline has no finished run, or a run was not scored at its last epoch, or
             runs were scored by different metrics.
     """
+    # pandas, SciPy and Matplotlib, which a training run does without: 3 s to import
+    import pandas as pd
+
+    from .latex import latex
+    from .page import page
+    from .pictures import draw_accuracies, save
+    from .ranks import draw_critical_difference
+    from .runs import numbers, stored_results
+    from .significance import statistics
+    from .tables import markdown, summary
+
     work_dir = Path(work_dir)
     comparison = read_comparison(work_dir)
     if comparison is None:

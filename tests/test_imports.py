@@ -1,0 +1,62 @@
+"""What an import brings in, and what it puts off."""
+
+import gc
+import math
+import sys
+
+import numpy as np
+import torch
+from processes import in_processes
+
+from mfef_mmrazor.imports import Late, at_first_use
+
+PUT_OFF = ('matplotlib.pyplot', 'pandas', 'scipy.stats', 'sklearn', 'statsmodels', 'torchmetrics')
+
+
+def test_what_is_imported_is_not_searched_for_garbage():
+    assert gc.isenabled() and gc.get_freeze_count() > 100_000
+
+
+def none_is_imported():
+    assert 'mfef_mmrazor.apis' in sys.modules
+    assert [name for name in PUT_OFF if name in sys.modules] == []
+
+
+def test_training_does_not_wait_for_what_only_reports_need():
+    in_processes(1, none_is_imported)
+
+
+def test_architecture_search_finds_its_libraries_when_it_needs_them():
+    from mmrazor.models.task_modules.predictor import metric_predictor
+    from mmrazor.models.task_modules.predictor.handler import carts_handler
+
+    rho, _ = metric_predictor.stats.spearmanr([1.0, 2.0, 3.0], [1.0, 3.0, 2.0])
+    assert np.isclose(rho, 0.5)
+    tree = carts_handler.DecisionTreeRegressor(random_state=0)
+    assert tree.fit([[0.0], [1.0]], [3.0, 5.0]).predict([[1.0]]) == [5.0]
+
+
+def test_margins_of_ofd_are_computed():
+    """Of a standard normal distribution, the mean of its negative half: -sqrt(2 / pi)."""
+    from mmrazor.models.distillers import OFDDistiller
+
+    margin = OFDDistiller._get_margin_from_BN(None, torch.nn.BatchNorm2d(2))
+    assert torch.allclose(margin, torch.full((1, 2, 1, 1), -math.sqrt(2 / math.pi)))
+
+
+def test_a_module_is_imported_when_it_is_used(tmp_path, monkeypatch):
+    (tmp_path / 'slow').mkdir()
+    (tmp_path / 'slow' / '__init__.py').write_text('')
+    (tmp_path / 'slow' / 'part.py').write_text('class Answer:\n    value = 42\n')
+    (tmp_path / 'user.py').write_text(
+        'import slow.part as part\nfrom slow.part import Answer\n'
+        'def value(): return Answer.value, type(part.Answer()).__name__\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with at_first_use('slow.part'):
+        import user
+    assert 'slow.part' not in sys.modules and isinstance(user.part, Late)
+    assert user.value() == (42, 'Answer') and 'slow.part' in sys.modules
+    with at_first_use('slow.part'):  # there already
+        import slow.part
+    assert slow.part.Answer.value == 42 and not isinstance(slow.part, Late)
