@@ -57,6 +57,7 @@ def apply() -> None:
     read_urls_safely()
     replace_pkg_resources()
     announce_configs()
+    format_configs_once()
 
 
 def import_mmrazor() -> None:
@@ -358,6 +359,28 @@ def announce_configs() -> None:
         return path, None if scope == name else scope
 
     Config._get_cfg_path = staticmethod(locate_without_scope)
+
+
+def format_configs_once() -> None:
+    """Let mmengine format the text of a config once.
+
+    It does so four times before the first iteration and again for every checkpoint, which took more
+    of a short run than its training.
+    """
+    config: Any = importlib.import_module('mmengine.config.config')
+    if not hasattr(config, 'FormatCode') or hasattr(config.FormatCode, 'formatted'):
+        return
+
+    def format_code(text: str, **options: Any) -> Any:
+        if text not in formatted:
+            formatted.clear()  # a run has one config
+            formatted[text] = format_anew(text, **options)
+        return formatted[text]
+
+    format_anew: Any = config.FormatCode
+    formatted: dict[str, Any] = {}
+    format_code.formatted = formatted  # type: ignore
+    config.FormatCode = format_code
 
 
 def init_cpu_processes(launcher: str = 'pytorch') -> None:

@@ -65,7 +65,11 @@ def test_a_second_time_changes_nothing():
     from mmrazor.models.algorithms.base import BaseAlgorithm
 
     def state():
-        return BaseAlgorithm.set_module_inplace_false.__code__, config.is_installed
+        return (
+            BaseAlgorithm.set_module_inplace_false.__code__,
+            config.is_installed,
+            config.FormatCode,
+        )
 
     before = state()
     compat.apply()
@@ -208,6 +212,16 @@ def test_getattr_in_a_checkpoint_reaches_only_the_log_buffer():
 def test_configs_of_installed_packages_are_found(tmp_path):
     (tmp_path / 'config.py').write_text("_base_ = ['mmpretrain::_base_/default_runtime.py']")
     assert Config.fromfile(tmp_path / 'config.py').default_scope == 'mmpretrain'
+
+
+def test_a_config_is_formatted_once():
+    one, other = Config(dict(a=[1, 2])), Config(dict(b='text'))
+    assert one.pretty_text is one.pretty_text
+    assert [cfg.pretty_text for cfg in (one, other, one)] == [
+        'a = [\n    1,\n    2,\n]\n',
+        "b = 'text'\n",
+        'a = [\n    1,\n    2,\n]\n',
+    ]
 
 
 def test_installed_packages_by_distribution_and_by_module():

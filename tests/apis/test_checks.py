@@ -3,7 +3,8 @@
 import pytest
 import torch
 from mmengine.config import Config
-from torch import distributed, multiprocessing, nn
+from processes import in_processes
+from torch import distributed, nn
 
 from mfef_mmrazor.apis.checks import check_folder, check_sync_bn, check_training
 
@@ -35,8 +36,8 @@ def test_numbers_that_cannot_be():
             check_training(Config({**parts, **change}))
 
 
-def refused(rank, folder):
-    distributed.init_process_group('gloo', f'file://{folder}/meet', rank=rank, world_size=2)
+def refused():
+    distributed.init_process_group('gloo')
     check_sync_bn(Config(), nn.BatchNorm2d(2))
     for cfg, network in (
         (Config(dict(sync_bn='torch')), nn.BatchNorm2d(2)),
@@ -47,6 +48,6 @@ def refused(rank, folder):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='it works on GPUs')
-def test_sync_bn_in_several_processes_on_the_cpu(tmp_path):
-    multiprocessing.spawn(refused, (str(tmp_path),), nprocs=2)
+def test_sync_bn_in_several_processes_on_the_cpu():
+    in_processes(2, refused)
     check_sync_bn(Config(dict(sync_bn='torch')), nn.SyncBatchNorm(2))  # of one process

@@ -9,8 +9,9 @@ from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from mmpretrain.structures import DataSample
 from mmrazor.registry import HOOKS
+from processes import in_processes
 from test_all_distillers import METHODS, every_method, model_of, total
-from torch import distributed, multiprocessing
+from torch import distributed
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
 from mfef_mmrazor.engine.hooks.distiller_update_hook import announce_updates
@@ -83,10 +84,11 @@ def weights_after_accumulating(method, slices, wrap=lambda model: model):
     return model.state_dict()
 
 
-def train_all(rank, processes, folder):
+def train_all(folder):
     torch.set_num_threads(1)
-    distributed.init_process_group('gloo', f'file://{folder}/meet', rank=rank, world_size=processes)
-    own = parts(processes)[rank]
+    distributed.init_process_group('gloo')
+    rank = distributed.get_rank()
+    own = parts(distributed.get_world_size())[rank]
     found = {method: steps(method, [own], wrapped) for method in METHODS}
     torch.save(found, f'{folder}/{rank}.pth')
     middle = (own.start + own.stop) // 2
@@ -100,7 +102,7 @@ def trained(tmp_path_factory):
     """What the processes found, by their number: gradients, and weights after accumulating."""
     folders = {number: tmp_path_factory.mktemp(f'of{number}') for number in (2, 4)}
     for number, folder in folders.items():
-        multiprocessing.spawn(train_all, (number, str(folder)), nprocs=number)
+        in_processes(number, train_all, folder)
     return {number: read(folder, number) for number, folder in folders.items()}
 
 
