@@ -1,9 +1,15 @@
 """Fixtures of all tests."""
 
+import gc
 import logging
 
 import pytest
 from mmengine.logging import MMLogger
+
+
+def pytest_collection_finish():
+    """Search for garbage only among what tests make: every data set has all of it searched."""
+    gc.freeze()
 
 
 @pytest.fixture

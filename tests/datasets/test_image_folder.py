@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from pictures import truncate, write_tree
+from processes import run_script
 from sklearn.metrics import balanced_accuracy_score
 
 from mfef_mmrazor.apis import load_config, train, user_errors
@@ -119,10 +117,7 @@ def test_a_broken_picture_stops_the_run_with_its_path(split, workers, data, tmp_
 def test_the_tool_shows_no_traceback(data, tmp_path):
     truncate(data / 'train/b/002.jpg')
     config(data, tmp_path / 'run', workers=2).dump(tmp_path / 'config.py')
-    done = subprocess.run(
-        [sys.executable, ROOT / 'tools/train.py', tmp_path / 'config.py'],
-        capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'),
-    )  # fmt: skip
+    done = run_script(tmp_path, ROOT / 'tools/train.py', tmp_path / 'config.py')
     assert done.returncode == 2 and 'Traceback' not in done.stderr
     assert says_that_it_is_broken(done.stderr, data / 'train/b/002.jpg')
 

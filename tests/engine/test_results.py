@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 import torch
+from mmengine.analysis import FlopAnalyzer
 from processes import in_processes
 
 from mfef_mmrazor.engine import results
@@ -104,6 +105,24 @@ def test_deployed_size_is_that_of_convolutions_and_linear_layers():
     size = results.deployed_size(network.train(), torch.rand(1, 3, 32, 32))
     assert size['parameters'] == 278_324 and round(size['macs'] / 1e6, 2) == 40.82
     assert network.training
+
+
+def test_attention_by_itself_is_not_counted():
+    """Of a transformer what mmengine's analyzer, which traces, finds in convolutions and layers."""
+    from mfef_mmrazor.models.builder import build
+
+    network = build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='VisionTransformer', arch='deit-t', img_size=32, patch_size=8),
+            head=dict(type='VisionTransformerClsHead', num_classes=10, in_channels=192),
+        )
+    ).eval()
+    image = torch.rand(1, 3, 32, 32)
+    traced = FlopAnalyzer(network, image).unsupported_ops_warnings(False).by_operator()
+    expected = traced['conv'] + traced['linear']
+    assert 0 < expected < sum(traced.values())
+    assert results.deployed_size(network, image)['macs'] == expected
 
 
 def test_json_is_never_half_written(tmp_path):
