@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from .. import compat
 from ..engine.checkpoint_files import newest_checkpoint
 from ..engine.predictions import check_suffix, keep_predictions, write_predictions
+from ..engine.workers import end_workers
 from .checkpoints import check_model, check_teacher
 from .checks import check_folder, check_sync_bn, check_training
 from .completion import SCORED_BY, complete_hooks, use_tta
@@ -90,7 +91,10 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
         for handler in runner.logger.handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(lambda log: not any(x in log.getMessage() for x in PER_WEIGHT))
-        runner.train()
+        try:
+            runner.train()
+        finally:
+            end_workers(runner)
     return runner
 
 

@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmrazor.registry import HOOKS
 
 from ..loops import OnlineDistillValLoop
 from ..position import by_iterations, is_infinite
 from ..random_state import random_state, set_random_state
 from ..unwrap import averaging_hook, optim_wrappers
+from ..workers import kill_workers, restart_workers
 from .checkpoint_hook import SafeCheckpointHook
 
 SIGNALS = [
@@ -159,21 +158,6 @@ def let_through(through: bool) -> None:
     """Let the signals through to this thread, or hold them back (Windows cannot)."""
     if hasattr(signal, 'pthread_sigmask'):
         signal.pthread_sigmask(signal.SIG_UNBLOCK if through else signal.SIG_BLOCK, SIGNALS)
-
-
-def kill_workers() -> None:
-    """End the workers of data loaders that something has interrupted."""
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
-
-
-def restart_workers(loop: Any) -> None:
-    """Start the workers of an infinite sampler anew, which start before any hook is called."""
-    for sampler in (loop.dataloader.sampler, loop.dataloader.batch_sampler.sampler):
-        if isinstance(sampler, InfiniteSampler):
-            sampler.indices = sampler._indices_of_rank()
-    loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
 
 
 def batches_after(

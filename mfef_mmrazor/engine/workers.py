@@ -1,0 +1,40 @@
+"""The processes in which a run's data loaders read images."""
+
+import multiprocessing
+import signal
+from typing import Any
+
+from mmengine.dataset import InfiniteSampler
+from mmengine.runner import Runner
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+
+
+def restart_workers(loop: Any) -> None:
+    """Start the workers of an infinite sampler anew, which start before any hook is called."""
+    for sampler in (loop.dataloader.sampler, loop.dataloader.batch_sampler.sampler):
+        if isinstance(sampler, InfiniteSampler):
+            sampler.indices = sampler._indices_of_rank()
+    loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
+
+
+def end_workers(runner: Runner) -> None:
+    """End what still loads images for a run that is over.
+
+    A runner, its loops and their loaders refer to each other. Python's search for garbage, which
+    would find them later on, takes away the workers' queues first; torch then waits ten seconds for
+    each worker.
+    """
+    for loop in (runner._train_loop, runner._val_loop):
+        if hasattr(loop, 'dataloader_iterator'):
+            del loop.dataloader_iterator
+        if hasattr(loop, 'dataloader'):  # it was built
+            loop.dataloader._iterator = None
+
+
+def kill_workers() -> None:
+    """End the workers of data loaders that something has interrupted, as the process ends."""
+    if hasattr(signal, 'SIGCHLD'):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would take it for a failure
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()

@@ -1,0 +1,56 @@
+"""Workers end with their run, however it ends."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+from mmengine.hooks import Hook
+from mmrazor.registry import HOOKS
+
+from mfef_mmrazor.apis import load_config, train
+
+CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
+
+
+class Interrupted(Exception):
+    pass
+
+
+@HOOKS.register_module()
+class InterruptHook(Hook):
+    """Notes the workers that are there, and may interrupt the run."""
+
+    workers: list = []
+
+    def __init__(self, interrupt):
+        self.interrupt = interrupt
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        InterruptHook.workers = multiprocessing.active_children()
+        if self.interrupt:
+            raise Interrupted
+
+
+@pytest.mark.parametrize('interrupt', [False, True], ids=['to the end', 'interrupted'])
+@pytest.mark.parametrize('sampler', ['InfiniteSampler', 'DefaultSampler'])
+def test_no_worker_outlives_its_run(sampler, interrupt, tmp_path):
+    options = {
+        'train_dataloader.dataset.train_per_class': 4,
+        'train_dataloader.batch_size': 20,
+        'train_dataloader.sampler.type': sampler,
+        'train_dataloader.num_workers': 1,
+        'train_dataloader.persistent_workers': True,
+        'val_dataloader.dataset.indices': 20,
+        'val_dataloader.num_workers': 1,
+        'val_dataloader.persistent_workers': True,
+    }
+    cfg = load_config(CONFIG, tmp_path, options)
+    cfg.train_cfg = dict(by_epoch=False, max_iters=2, val_interval=1)
+    cfg.param_scheduler = None
+    cfg.custom_hooks.append(dict(type='mmrazor.InterruptHook', interrupt=interrupt))
+    if interrupt:
+        with pytest.raises(Interrupted):
+            train(cfg)
+    else:
+        train(cfg)
+    assert InterruptHook.workers and not multiprocessing.active_children()
