@@ -81,7 +81,10 @@ def _context() -> multiprocessing.context.BaseContext:
     if torch.cuda.is_available() or 'forkserver' not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context('spawn')
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload([__name__])
+    # with what every run scores and draws by
+    context.set_forkserver_preload(
+        [__name__, 'torchmetrics.functional.classification', 'matplotlib.figure']
+    )
     return context
 
 

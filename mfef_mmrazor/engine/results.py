@@ -190,7 +190,7 @@ def deployed_size(network: nn.Module, inputs: Tensor) -> dict[str, int]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network.eval()(inputs)
     network.train(training)
-    counts = counter.get_flop_counts()['Global']
+    counts = counter.get_flop_counts().get('Global', {})
     layers = torch.ops.aten.convolution, torch.ops.aten.addmm, torch.ops.aten.mm
     return dict(
         parameters=sum(p.numel() for p in network.parameters()),
