@@ -5,11 +5,20 @@ import logging
 
 import pytest
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 
 
 def pytest_collection_finish():
     """Search for garbage only among what tests make: every data set has all of it searched."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_scope_of_another_test():
+    """Forget mmengine's own scope, in which a runner without one leaves the tests that follow."""
+    scope = DefaultScope.get_current_instance()
+    if scope and scope.scope_name == 'mmengine':
+        DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture
