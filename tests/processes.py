@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 
-from torch import multiprocessing
+from torch import distributed, multiprocessing
 
 PRELOADED = ['mfef_mmrazor.apis']
 
@@ -33,6 +33,9 @@ def _call(rank, number, port, function, args):
         MASTER_ADDR='localhost', MASTER_PORT=str(port),
     )  # fmt: skip
     function(*args)
+    if distributed.is_initialized():  # none leaves while another is still connecting to it
+        distributed.barrier()
+        distributed.destroy_process_group()
 
 
 def run_script(folder, script, *args):
