@@ -16,7 +16,8 @@ SEED ?= 0
 BIN = .venv/bin
 
 demo: .venv/ready
-	$(BIN)/python tools/train.py configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py --seed $(SEED)
+	$(BIN)/python tools/train.py configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py --seed $(SEED) \
+		--cfg-options train_cfg.val_interval=5
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m 'not slow'

@@ -3,7 +3,7 @@ import torch
 from mmpretrain.models import LinearClsHead, MultiLabelLinearClsHead
 from mmpretrain.structures import DataSample
 
-from mfef_mmrazor.models.data_samples import labels_of, pack_predictions, targets
+from mfef_mmrazor.models.data_samples import copied, labels_of, pack_predictions, targets
 
 
 def test_targets_are_what_the_heads_make_of_the_samples():
@@ -41,3 +41,16 @@ def test_without_a_head_it_is_a_softmax():
     (sample,) = pack_predictions(torch.tensor([[0.0, 2.0]]), None)
     assert sample.pred_label.tolist() == [1]
     assert sample.pred_score.tolist() == pytest.approx([0.1192, 0.8808], abs=1e-4)
+
+
+def test_a_copy_has_the_fields_of_the_sample_and_its_own_list_of_them():
+    sample = DataSample(metainfo={'img_path': 'a.png'}).set_gt_label(1)
+    other = copied(sample)
+    assert type(other) is DataSample
+    assert other.metainfo == sample.metainfo
+    assert dict(other.items()) == dict(sample.items())
+    other.set_pred_label(2)
+    other.set_field((8, 8), 'img_shape', field_type='metainfo')
+    del other.gt_label
+    assert sample.keys() == ['gt_label']
+    assert sample.metainfo_keys() == ['img_path']

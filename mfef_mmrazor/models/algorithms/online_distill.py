@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ...cfg_type import Cfg
 from ...functional import ensemble_logits
 from ..builder import build, find, shortened
-from ..data_samples import pack_predictions, targets
+from ..data_samples import copied, pack_predictions, targets
 from ..distillers.online_distiller import OnlineDistiller, Records, check_same_architecture
 from ..from_students import Heads, arguments_of_distiller, check_teaching, share_augments
 from ..initial_weights import warn_of_twins
@@ -286,7 +286,7 @@ class OnlineDistill(BaseAlgorithm):
             ):
                 samples = data_samples
                 if mode == 'predict' and samples is not None:  # which the heads write into
-                    samples = [sample.new() for sample in samples]
+                    samples = [copied(sample) for sample in samples]
                 with recorders:
                     outputs.append(student(start_of(view), samples, mode=mode))
         records = self.distiller.collect_records()
