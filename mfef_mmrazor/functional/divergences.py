@@ -93,15 +93,23 @@ def standardized(logits: Tensor) -> Tensor:
     https://arxiv.org/abs/2403.01427).
 
     Args:
-        logits: (B, K), K >= 2.
+        logits: (B, K), K >= 3.
 
     Returns:
         (B, K).
+
+    Raises:
+        ValueError: There are fewer than three classes: of two logits only the order is left.
 
     Example:
         >>> standardized(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[-1.0000,  0.0000,  1.0000]])
     """
+    if logits.shape[1] < 3:
+        raise ValueError(
+            f'standardised logits need 3 classes or more, found {logits.shape[1]}: choose another '
+            'loss'
+        )
     centred = logits - logits.mean(dim=1, keepdim=True)
     return centred / (logits.std(dim=1, keepdim=True) + 1e-7)
 

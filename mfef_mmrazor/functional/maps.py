@@ -55,11 +55,15 @@ def whole_map_loss(student: Tensor, teacher: Tensor) -> Tensor:
         student: Map that learns, (B, C, H, W).
         teacher: Map that teaches, (B, C, H', W').
 
+    Raises:
+        ValueError: The maps have different channels.
+
     Example:
         >>> x = torch.rand(2, 8, 4, 4)
         >>> whole_map_loss(x, 3.0 * x).item() < 1e-12
         True
     """
+    _check_channels(student, teacher)
     size = smallest_size([student, teacher])
     a, b = (F.normalize(resize(x, size).flatten(1), dim=1) for x in (student, teacher))
     return F.mse_loss(a, b)
@@ -84,13 +88,17 @@ def map_kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
         >>> map_kd_loss(x, x + 1.0, tau=3.0).item() < 1e-6
         True
     """
+    _check_channels(student, teacher)
+    size = smallest_size([student, teacher])
+    return kd_loss(resize(student, size).flatten(1), resize(teacher, size).flatten(1), tau)
+
+
+def _check_channels(student: Tensor, teacher: Tensor) -> None:
     if student.shape[1] != teacher.shape[1]:
         raise ValueError(
             f'the map that learns has {student.shape[1]} channels, the one that teaches '
-            f'{teacher.shape[1]}: a softmax over whole maps needs as many'
+            f'{teacher.shape[1]}: whole maps can be compared only where both have as many'
         )
-    size = smallest_size([student, teacher])
-    return kd_loss(resize(student, size).flatten(1), resize(teacher, size).flatten(1), tau)
 
 
 def shifted_attention(feature: Tensor) -> Tensor:

@@ -62,6 +62,25 @@ def build(cfg: Cfg | nn.Module, **defaults: Any) -> Any:
     return MODELS.build(cfg)
 
 
+def build_offering(cfg: Cfg, kind: str, **offered: Any) -> Any:
+    """Build a module; what is offered counts where its type takes it and ``cfg`` does not set it.
+
+    Args:
+        cfg: The module's config.
+        kind: Its type, where ``cfg`` has none.
+        **offered: Arguments.
+
+    Raises:
+        TypeError, KeyError, ImportError: As :func:`build`.
+
+    Example:
+        >>> build_offering(dict(loss_weight=5.0), 'AttentionMapLoss', tau=3.0).loss_weight
+        5.0
+    """
+    takes = inspect.signature(find({'type': kind, **cfg})).parameters
+    return build(cfg, type=kind, **{name: x for name, x in offered.items() if name in takes})
+
+
 def find(cfg: Cfg) -> Any:
     """Resolve the ``type`` of a config to the registered class.
 

@@ -31,7 +31,7 @@ def targets(data_samples: Sequence[BaseDataElement], multi_label: int | None = N
     """
     if 'gt_score' in data_samples[0]:
         scores = torch.stack([sample.gt_score for sample in data_samples])
-        return scores if multi_label is None else scores.float()
+        return scores if scores.is_floating_point() else scores.float()
     if multi_label is None:
         return torch.cat([sample.gt_label for sample in data_samples])
     labels = [label_to_onehot(sample.gt_label, multi_label) for sample in data_samples]

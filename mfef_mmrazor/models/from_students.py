@@ -2,12 +2,13 @@
 
 import copy
 import inspect
+import logging
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from mmengine.logging import print_log
-from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
+from mmpretrain.models.heads import ArcFaceClsHead, ClsHead, MultiLabelClsHead
 from mmrazor.models.losses import DISTLoss, DKDLoss, KLDivergence
 from torch import nn
 
@@ -110,18 +111,20 @@ def _losses_on_labels(
     return taken
 
 
-def _losses_per_label(kind: type[OnlineDistiller], cfg: Cfg, defaults: dict[str, Any]) -> Cfg:
+def _losses_per_label(method: type[OnlineDistiller], cfg: Cfg, defaults: dict[str, Any]) -> Cfg:
     changed = {}
     for name, default in defaults.items():
         given = cfg.get(name, default)
         if not isinstance(given, dict):
             continue
         loss = {**(default if isinstance(default, dict) else {}), **given}
-        if loss.get('type') in PER_LABEL:
-            changed[name] = {**loss, **PER_LABEL[loss['type']]}
+        kind = loss.get('type', '')
+        kind = getattr(kind, '__name__', kind).rpartition('.')[2]
+        if kind in PER_LABEL and loss.get('divergence') is None:
+            changed[name] = {**loss, **PER_LABEL[kind]}
     if changed:
         _log(
-            f'{kind.__name__}: the students have several labels for an image, so that '
+            f'{method.__name__}: the students have several labels for an image, so that '
             f'{", ".join(changed)} compare sigmoids label by label, not softmaxes'
         )
     return changed
@@ -131,8 +134,16 @@ def check_teaching(distiller: OnlineDistiller, students: Sequence[nn.Module]) ->
     """Raise a ``ValueError`` if what is taught does not fit students with several labels an image.
 
     That is if only some of them have several labels, or the method is defined for one label alone,
-    or one of its losses compares softmaxes.
+    or one of its losses compares softmaxes. Heads with other logits in training are warned of.
     """
+    for i, student in enumerate(students):
+        if isinstance(getattr(student, 'head', None), ArcFaceClsHead):
+            print_log(
+                f'student{i}: the logits of an ArcFaceClsHead have a margin in training, and it is '
+                'these that the students teach each other',
+                logger='current',
+                level=logging.WARNING,
+            )
     several = [is_multi_label(student) for student in students]
     if not any(several):
         return

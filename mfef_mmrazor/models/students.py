@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from mmengine.config import Config
 from mmengine.hub import get_config
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseModule
 
 from ..cfg_type import Cfg
 from .builder import build, initialise
@@ -16,7 +16,7 @@ read_once = functools.cache(get_config)  # a second for each: it goes through it
 
 
 def build_student(index: int, student: Cfg | BaseModel, pretrained: str | None = None) -> BaseModel:
-    """Build a student, and initialise it; a built one is taken as it is.
+    """Build a student, and initialise it; a built one keeps the weights that it has.
 
     Args:
         index: Its number, for messages.
@@ -50,6 +50,9 @@ def build_student(index: int, student: Cfg | BaseModel, pretrained: str | None =
         )
     if pretrained:
         load_initial_weights(student, pretrained, name)
+    for part in student.modules():  # else the runner would initialise a built one
+        if isinstance(part, BaseModule):
+            part.is_init = True
     return student
 
 

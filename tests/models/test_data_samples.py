@@ -13,8 +13,9 @@ def test_targets_are_what_the_heads_make_of_the_samples():
     assert targets(scores).tolist() == [[0.5, 0.5], [1.0, 0.0]]
     labels = [DataSample().set_gt_label(y) for y in ([0, 2], [])]
     assert targets(labels, multi_label=3).tolist() == [[1, 0, 1], [0, 0, 0]]
-    counts = [DataSample().set_gt_score(torch.tensor([1, 0]))]
-    assert targets(counts, multi_label=2).dtype is torch.float32
+    whole = [DataSample().set_gt_score(torch.tensor([1, 0]))]
+    for multi_label in (2, None):
+        assert targets(whole, multi_label).dtype is torch.float32
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from mmpretrain.models import LinearClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from mfef_mmrazor.models import OnlineDistill
+from mfef_mmrazor.models import MutualKLDivergence, OnlineDistill
 
 STUDENT = dict(
     type='mmpretrain.ImageClassifier',
@@ -163,6 +163,21 @@ def test_losses_between_softmaxes_become_losses_per_label(log):
     assert model.distiller.loss_transfer(*logits).item() == pytest.approx(expected.item(), rel=1e-4)
     with pytest.raises(ValueError, match="loss_mutual.divergence.*type='BernoulliKLDivergence'"):
         online(students, 'DMLDistiller', loss_mutual=dict(type='StandardizedKLDivergence'))
+
+
+@pytest.mark.parametrize('kind', ['MutualKLDivergence', MutualKLDivergence])
+def test_a_loss_per_label_of_ones_own_stays_as_it_is(kind):
+    own = dict(type='BernoulliKLDivergence', tau=4.0, loss_weight=7.0)
+    several = [student(type='MultiLabelLinearClsHead')] * 2
+    model = online(several, 'DMLDistiller', loss_mutual=dict(type=kind, divergence=own))
+    divergence = model.distiller.loss_mutual.divergence
+    assert (divergence.tau, divergence.loss_weight) == (4.0, 7.0)
+
+
+def test_a_margin_in_the_logits_is_warned_of(log):
+    online([student(type='ArcFaceClsHead'), student()], 'DMLDistiller')
+    (warning,) = (line for line in log if 'margin' in line)
+    assert warning.startswith('student0: the logits of an ArcFaceClsHead')
 
 
 def test_one_class_teaches_nothing():

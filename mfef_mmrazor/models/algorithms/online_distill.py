@@ -55,7 +55,7 @@ class OnlineDistill(BaseAlgorithm):
 
     Args:
         students: Configs or built models, at least two; they may be different networks, with the
-            same number of classes.
+            same number of classes. Built ones keep the weights that they have.
         distiller: Config or built :class:`OnlineDistiller`.
         data_preprocessor: As in mmengine; by default that of the first student. One without a
             type is an ``mmpretrain.ClsDataPreprocessor``, as in mmpretrain's configs. Its
@@ -68,7 +68,7 @@ class OnlineDistill(BaseAlgorithm):
             Otherwise each has its own.
         pretrained: Checkpoint of one plain network, to start every student from that names none
             of its own. How much of it was loaded is in the log.
-        init_cfg: Initialization config.
+        init_cfg: Initialization config, of the students as well: it comes after all others.
 
     Raises:
         ValueError: There are fewer than two students or the same one twice, or numbers of classes

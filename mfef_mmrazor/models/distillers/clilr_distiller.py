@@ -8,7 +8,7 @@ from torch import Tensor
 from ...cfg_type import Cfg
 from ...functional import peer_means
 from ..losses.logit_losses import build_loss
-from .online_distiller import OnlineDistiller, Records
+from .online_distiller import LOGITS_ALONE, OnlineDistiller, Records
 
 
 @MODELS.register_module()
@@ -51,6 +51,7 @@ class CLILRDistiller(OnlineDistiller):
     """
 
     takes_multi_label = True
+    default_recorders = LOGITS_ALONE
 
     def __init__(
         self,

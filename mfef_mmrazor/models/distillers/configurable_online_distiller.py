@@ -122,6 +122,9 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
         _known('loss_forward_mappings', self.mappings, self.losses)
         _known('distill_losses without a mapping:', self.losses, self.mappings)
         _known('ramped_losses', self.ramped_losses, self.losses)
+        for name in self.mappings:
+            if 'loss' not in name:
+                self.log(f"{name!r} is logged but not minimised, since 'loss' is not in its name")
         _known('fused', [self.fused] if self.fused else [], self.connectors)
         for name, inputs in self.inputs.items():
             if inputs is None:

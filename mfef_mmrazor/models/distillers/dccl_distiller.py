@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...cfg_type import Cfg
 from ...functional import mutual_loss
-from ..builder import build
+from ..builder import build_offering
 from ..connectors.conv import conv_block
 from ..losses.logit_losses import build_loss
 from .fused_classifier import FusedClassifier
@@ -18,10 +18,9 @@ from .online_distiller import (
     HIDDEN_STAGES,
     OnlineDistiller,
     Records,
-    check_maps,
     full_precision,
-    stages_of_all,
 )
+from .recorded_maps import check_maps, stages_of_all
 
 
 class CrossLayerKnowledge(ModuleList):
@@ -56,7 +55,8 @@ class CrossLayerKnowledge(ModuleList):
             if len(sizes) > 1:
                 raise ValueError(
                     f'strides: projected maps and those of the stage itself are {sorted(sizes)}, '
-                    'expected one size; strides are the ratios of the sizes of following stages'
+                    'expected one size; strides are the ratios of the sizes of following stages, '
+                    'which have to be whole numbers: maps of odd sizes do not fit'
                 )
             knowledge.append(sum(earlier, x))
         return knowledge
@@ -156,9 +156,7 @@ class DCCLDistiller(OnlineDistiller):
         self.loss_mutual = build_loss(loss_mutual, 'MutualKLDivergence', tau)
         self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau)
         self.loss_feedback = build_loss(loss_feedback, 'KLDivergence', tau)
-        loss_map = {'type': 'MapKLDivergence', **loss_map}
-        known = dict(tau=tau) if loss_map['type'] == 'MapKLDivergence' else {}
-        self.loss_map = build(loss_map, **known)
+        self.loss_map = build_offering(loss_map, 'MapKLDivergence', tau=tau)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Losses of the fused classifier, what it and the students teach each other, and maps."""

@@ -11,15 +11,14 @@ from ...cfg_type import Cfg
 from ..builder import build
 from ..losses.logit_losses import build_loss
 from .online_distiller import (
-    DEFAULT_RECORDERS,
     HIDDEN_STAGES,
+    LOGITS_ALONE,
     OnlineDistiller,
     Records,
-    check_maps,
     classification_loss,
     full_precision,
-    stages_per_student,
 )
+from .recorded_maps import check_maps, stages_per_student
 
 
 @MODELS.register_module()
@@ -71,7 +70,7 @@ class DCMDistiller(OnlineDistiller):
     """
 
     takes_multi_label = True
-    default_recorders = dict(logits=DEFAULT_RECORDERS['logits'], **HIDDEN_STAGES)
+    default_recorders = {**LOGITS_ALONE, **HIDDEN_STAGES}
 
     def __init__(
         self,

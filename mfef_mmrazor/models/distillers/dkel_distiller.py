@@ -4,13 +4,14 @@ import copy
 import math
 from collections.abc import Sequence
 
+import torch
 from mmengine.model import BaseModel, BaseModule, ExponentialMovingAverage, ModuleList
 from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ...cfg_type import Cfg
 from ...functional import peer_means
-from ..builder import initialise
+from ..builder import initialise, shortened
 from ..losses.logit_losses import build_loss
 from .mean_teachers import MeanTeacherDistiller
 from .online_distiller import Records, classification_loss
@@ -119,6 +120,13 @@ class DKELDistiller(MeanTeacherDistiller):
         )
         for teacher in self.mean_teachers:
             teacher.steps += 1  # in its step 0 it would take over the student's weights
+        first = dict(students[0].named_parameters())
+        own = self.mean_teachers[0].module.named_parameters()
+        if same := [name for name, x in own if x.dim() > 1 and torch.equal(x, first[name])]:
+            self.log(
+                f'the mean teacher of student0 starts from {len(same)} of its weights, not from '
+                f'others (a pretrained part?): {shortened(same)}'
+            )
 
     def after_update(self, students: Sequence[BaseModel]) -> None:
         """Let the mean teachers follow the students."""

@@ -8,7 +8,8 @@ from torch import Tensor
 from ...cfg_type import Cfg
 from ..losses.logit_losses import optional_loss
 from .fused_classifier import FusedClassifier, MapAdapters
-from .online_distiller import OnlineDistiller, Records, one_per_student
+from .online_distiller import OnlineDistiller, Records
+from .recorded_maps import one_per_student
 
 
 @MODELS.register_module()

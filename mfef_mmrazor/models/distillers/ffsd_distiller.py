@@ -19,10 +19,9 @@ from .online_distiller import (
     HIDDEN_STAGES,
     OnlineDistiller,
     Records,
-    check_maps,
     full_precision,
-    stages_of_all,
 )
+from .recorded_maps import check_maps, stages_of_all
 
 
 class MapDecoder(nn.ModuleList):
@@ -124,7 +123,7 @@ class FFSDDistiller(OnlineDistiller):
     Raises:
         ValueError: There are fewer than three students, ``in_channels`` has not three numbers, or
             ``tau`` is not positive; or, at the first step, a recorded map has other channels than
-            announced.
+            announced, or is not twice as large as that of the next stage.
 
     Example:
         >>> import torch
@@ -199,6 +198,7 @@ class FFSDDistiller(OnlineDistiller):
         """What common students, fusion, leader and decoders learn."""
         for stage, channels in zip(self.stages, self.in_channels, strict=True):
             check_maps(records[stage], [channels] * self.num_students, stage)
+        self.check_sizes(records)
         w = self.ramp_up()
         leader_logits, *common_logits = records['logits']
         leader, *common = zip(*(records[stage] for stage in self.stages), strict=True)
@@ -232,6 +232,18 @@ class FFSDDistiller(OnlineDistiller):
             loss_map=w * leading,
             loss_decoders=w * decoding,
         )
+
+    def check_sizes(self, records: Records) -> None:
+        """Raise a ``ValueError`` if a stage's map is not twice as large as the next one."""
+        for stage, after in itertools.pairwise(self.stages):
+            for i, (x, y) in enumerate(zip(records[stage], records[after], strict=True)):
+                found, needed = tuple(x.shape[2:]), tuple(2 * side for side in y.shape[2:])
+                if found != needed:
+                    raise ValueError(
+                        f'the recorded {stage} of student{i} is a map of {found}, expected '
+                        f'{needed}, twice the size of {after}, which a decoder makes of it; name '
+                        'such stages in distiller.recorders, or train on images of another size'
+                    )
 
     def fused_logits(self, records: Records) -> Tensor:
         """Logits of the fused classifier, (B, K)."""

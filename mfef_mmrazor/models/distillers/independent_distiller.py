@@ -3,7 +3,7 @@
 from mmrazor.registry import MODELS
 from torch import Tensor
 
-from .online_distiller import OnlineDistiller, Records
+from .online_distiller import LOGITS_ALONE, OnlineDistiller, Records
 
 
 @MODELS.register_module()
@@ -24,6 +24,7 @@ class IndependentDistiller(OnlineDistiller):
     """
 
     takes_multi_label = True
+    default_recorders = LOGITS_ALONE
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """None at all: the students' own heads compute theirs."""

@@ -15,7 +15,7 @@ from ...functional import (
 )
 from ..builder import nearest
 from ..losses.logit_losses import build_loss
-from .online_distiller import OnlineDistiller, Records
+from .online_distiller import LOGITS_ALONE, OnlineDistiller, Records
 
 TARGETS = dict(minlogit=minlogit_target, naive=naive_target, linear=linear_target)
 VARIANTS = [*TARGETS, 'general']
@@ -69,6 +69,8 @@ class KDCLDistiller(OnlineDistiller):
         >>> KDCLDistiller().compute_distill_losses(same, torch.tensor([1, 2, 3, 4]))
         {'loss_transfer': tensor(0.)}
     """
+
+    default_recorders = LOGITS_ALONE
 
     def __init__(
         self,

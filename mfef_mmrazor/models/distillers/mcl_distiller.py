@@ -11,13 +11,8 @@ from ...cfg_type import Cfg
 from ...functional import cosine_similarities, supervised_contrast
 from ..builder import build
 from ..losses.logit_losses import build_loss, check_temperature
-from .online_distiller import (
-    OnlineDistiller,
-    Records,
-    check_maps,
-    full_precision,
-    one_per_student,
-)
+from .online_distiller import OnlineDistiller, Records, full_precision
+from .recorded_maps import check_maps, one_per_student
 
 
 @MODELS.register_module()

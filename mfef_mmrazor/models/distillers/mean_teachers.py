@@ -10,14 +10,8 @@ from torch import Tensor
 from ...cfg_type import Cfg
 from ..builder import build
 from ..losses.logit_losses import build_loss
-from .online_distiller import (
-    DEFAULT_RECORDERS,
-    OnlineDistiller,
-    Records,
-    check_maps,
-    full_precision,
-    one_per_student,
-)
+from .online_distiller import DEFAULT_RECORDERS, OnlineDistiller, Records, full_precision
+from .recorded_maps import check_maps, one_per_student
 
 
 class MeanTeacherDistiller(OnlineDistiller):

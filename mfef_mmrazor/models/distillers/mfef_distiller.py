@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ...cfg_type import Cfg
 from ...functional import ensemble_logits
-from ..builder import build
+from ..builder import build, build_offering
 from ..losses.logit_losses import optional_loss
 from .fused_classifier import FusedClassifier, MapAdapters, classify
-from .online_distiller import OnlineDistiller, Records, classification_loss, one_per_student
+from .online_distiller import OnlineDistiller, Records, classification_loss
+from .recorded_maps import one_per_student
 
 
 @MODELS.register_module()
@@ -135,7 +136,9 @@ class MFEFDistiller(OnlineDistiller):
         self.loss_self = optional_loss(loss_self, 'KLDivergence', tau)
         self.loss_guide = optional_loss(loss_guide, 'KLDivergence', tau)
         self.loss_mutual = optional_loss(loss_mutual, 'MutualKLDivergence', tau)
-        self.loss_map = None if loss_map is None else build(loss_map, type='AttentionMapLoss')
+        self.loss_map = None
+        if loss_map is not None:
+            self.loss_map = build_offering(loss_map, 'AttentionMapLoss', tau=tau)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Losses of the fused and enhanced classifiers, and what these and the students teach."""

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from ...cfg_type import Cfg
 from ...functional import attended_logits, ensemble_logits
 from ..losses.logit_losses import build_loss
-from .online_distiller import OnlineDistiller, Records, check_maps, full_precision
+from .online_distiller import OnlineDistiller, Records, full_precision
+from .recorded_maps import check_maps
 
 
 @MODELS.register_module()
@@ -45,9 +46,9 @@ class OKDDipDistiller(OnlineDistiller):
         ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
-        ValueError: There are fewer than three students, ``reduction`` is not between 1 and
-            ``in_channels``, or ``tau`` is not positive; or, at the first step, a peer's map has
-            other channels than announced.
+        ValueError: There are fewer than three students, ``in_channels`` is not one number,
+            ``reduction`` is not between 1 and ``in_channels``, or ``tau`` is not positive; or, at
+            the first step, a peer's map has other channels than announced.
 
     Example:
         >>> import torch
@@ -80,6 +81,11 @@ class OKDDipDistiller(OnlineDistiller):
             raise ValueError(
                 f'OKDDip has a leader and at least two peers, so at least 3 students, but there '
                 f'are {num_students}: list another one in `students`'
+            )
+        if not isinstance(in_channels, int):
+            raise ValueError(
+                f'in_channels={in_channels!r}, expected one number for all peers, as they share '
+                'the queries and keys'
             )
         if not 1 <= reduction <= in_channels:
             raise ValueError(

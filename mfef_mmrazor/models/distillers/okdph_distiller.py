@@ -14,7 +14,7 @@ from ...functional import ensemble_logits
 from ..builder import build
 from ..losses.logit_losses import build_loss
 from .online_distiller import (
-    DEFAULT_RECORDERS,
+    LOGITS_ALONE,
     OnlineDistiller,
     Records,
     check_same_architecture,
@@ -86,9 +86,7 @@ class OKDPHDistiller(OnlineDistiller):
     """
 
     takes_multi_label = True
-    default_recorders = dict(
-        logits=DEFAULT_RECORDERS['logits'], image=dict(type='ModuleInputs', source='backbone')
-    )
+    default_recorders = dict(**LOGITS_ALONE, image=dict(type='ModuleInputs', source='backbone'))
     extra_views = 1
     shares_stages = False
     acts_on_updates = True
@@ -133,7 +131,8 @@ class OKDPHDistiller(OnlineDistiller):
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """What the hybrid network learns, and what all of them together teach each student."""
         logits = records['logits']
-        with torch.set_grad_enabled(self.hybrid_gradient and torch.is_grad_enabled()):
+        learns = self.hybrid_gradient and self.own_loss_weight < 1  # else its weight is 0
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             hybrid = self.hybrid_logits(records.get('extra_views', records['image'])[0])
         target = ensemble_logits([*logits, hybrid]).detach()
         share = self.num_students * (1 - self.own_loss_weight)

@@ -10,14 +10,8 @@ from ...cfg_type import Cfg
 from ...functional import weighted_logits
 from ..builder import build
 from ..losses.logit_losses import build_loss
-from .online_distiller import (
-    OnlineDistiller,
-    Records,
-    check_maps,
-    classification_loss,
-    full_precision,
-    one_per_student,
-)
+from .online_distiller import OnlineDistiller, Records, classification_loss, full_precision
+from .recorded_maps import check_maps, one_per_student
 
 
 @MODELS.register_module()
@@ -49,8 +43,8 @@ class ONEDistiller(OnlineDistiller):
         loss_transfer: Config of what the ensemble teaches each student.
         tau: Temperature, where ``loss_transfer`` does not set its own.
         ramp_up_epochs: R, in epochs; 0 for none.
-        detach_features: The gate does not train the students' feature maps. (Their classifiers
-            learn from the ensemble's loss in any case.)
+        detach_features: The students' feature maps do not learn through the gate. (Through the
+            logits they learn from the ensemble's loss in any case.)
         num_students: m, filled in by :class:`OnlineDistill`.
         recorders: See :class:`OnlineDistiller`.
         init_cfg: Initialization config.

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...cfg_type import Cfg
 from ...functional import distillation_gap, is_expert
 from ..losses.logit_losses import build_loss
-from .online_distiller import DEFAULT_RECORDERS, OnlineDistiller, Records
+from .online_distiller import LOGITS_ALONE, OnlineDistiller, Records
 
 
 @MODELS.register_module()
@@ -69,7 +69,7 @@ class SwitOKDDistiller(OnlineDistiller):
         ([1], tensor(1.))
     """
 
-    default_recorders = dict(logits=DEFAULT_RECORDERS['logits'])
+    default_recorders = LOGITS_ALONE
     shares_stages = False
     acts_on_updates = True
     decides_by_batch = True

@@ -1,6 +1,7 @@
 """Losses from one set of logits to another, any of which a method can be given for its own."""
 
 import inspect
+from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,13 +12,40 @@ from torch import Tensor, nn
 
 from ...cfg_type import Cfg
 from ...functional import bernoulli_kd_loss, kd_loss, standardized
-from ..builder import build, find
+from ..builder import build_offering, find
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 
 
+class LogitDivergence(nn.Module):
+    """Base of losses with the arguments of mmrazor's ``KLDivergence``.
+
+    Args:
+        tau: Temperature.
+        loss_weight: What the loss is multiplied by.
+        teacher_detach: Whether the teacher is a constant, as it usually is.
+    """
+
+    def __init__(
+        self, tau: float = 1.0, loss_weight: float = 1.0, teacher_detach: bool = True
+    ) -> None:
+        super().__init__()
+        self.tau = tau
+        self.loss_weight = loss_weight
+        self.teacher_detach = teacher_detach
+
+    @abstractmethod
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """How far the one is from the other, as a scalar."""
+
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+        """Loss of the logits ``preds_S`` (B, K) against ``preds_T`` (B, K)."""
+        teacher = preds_T.detach() if self.teacher_detach else preds_T
+        return self.loss_weight * self.between(preds_S, teacher)
+
+
 @MODELS.register_module()
-class BernoulliKLDivergence(nn.Module):
+class BernoulliKLDivergence(LogitDivergence):
     r"""One set of logits teaches another, for images of several labels.
 
     .. math:: \lambda \, \mathrm{KD}_\tau\big(\mathrm{sg}\,z^t \to z^s\big)
@@ -39,22 +67,13 @@ class BernoulliKLDivergence(nn.Module):
         0.0
     """
 
-    def __init__(
-        self, tau: float = 1.0, loss_weight: float = 1.0, teacher_detach: bool = True
-    ) -> None:
-        super().__init__()
-        self.tau = tau
-        self.loss_weight = loss_weight
-        self.teacher_detach = teacher_detach
-
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Loss of the logits ``preds_S`` (B, K) against ``preds_T`` (B, K)."""
-        teacher = preds_T.detach() if self.teacher_detach else preds_T
-        return self.loss_weight * bernoulli_kd_loss(preds_S, teacher, self.tau)
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``bernoulli_kd_loss`` of (B, K) and (B, K)."""
+        return bernoulli_kd_loss(student, teacher, self.tau)
 
 
 @MODELS.register_module()
-class StandardizedKLDivergence(nn.Module):
+class StandardizedKLDivergence(LogitDivergence):
     r"""mmrazor's ``KLDivergence`` between logits of mean 0 and standard deviation 1 per sample.
 
     .. math:: \lambda \, \mathrm{KD}_\tau(\hat z^t \to \hat z^s)
@@ -68,6 +87,9 @@ class StandardizedKLDivergence(nn.Module):
         loss_weight: :math:`\lambda`.
         teacher_detach: Whether the teacher is a constant.
 
+    Raises:
+        ValueError: In ``forward``, with fewer than three classes.
+
     Example:
         >>> import torch
         >>> from mfef_mmrazor.models import StandardizedKLDivergence
@@ -76,18 +98,9 @@ class StandardizedKLDivergence(nn.Module):
         True
     """
 
-    def __init__(
-        self, tau: float = 1.0, loss_weight: float = 1.0, teacher_detach: bool = True
-    ) -> None:
-        super().__init__()
-        self.tau = tau
-        self.loss_weight = loss_weight
-        self.teacher_detach = teacher_detach
-
-    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Loss of the logits ``preds_S`` (B, K) against ``preds_T`` (B, K)."""
-        teacher = preds_T.detach() if self.teacher_detach else preds_T
-        return self.loss_weight * kd_loss(standardized(preds_S), standardized(teacher), self.tau)
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``kd_loss`` of (B, K) and (B, K), both standardised."""
+        return kd_loss(standardized(student), standardized(teacher), self.tau)
 
 
 class DivergenceAdapter(nn.Module):
@@ -100,13 +113,16 @@ class DivergenceAdapter(nn.Module):
     Args:
         loss: The loss.
         teacher_detach: Whether the teacher is a constant.
+        loss_weight: What the loss is multiplied by.
 
     Raises:
         ValueError: The loss is mmrazor's ``DKDLoss`` and the teacher is to learn; or, in
             ``forward``, the labels that it needs are missing or mixed ones (B, K).
     """
 
-    def __init__(self, loss: nn.Module, teacher_detach: bool = True) -> None:
+    def __init__(
+        self, loss: nn.Module, teacher_detach: bool = True, loss_weight: float = 1.0
+    ) -> None:
         super().__init__()
         if isinstance(loss, DKDLoss) and not teacher_detach:  # 0 * log 0 in its gradient
             raise ValueError(
@@ -115,6 +131,7 @@ class DivergenceAdapter(nn.Module):
             )
         self.loss = loss
         self.teacher_detach = teacher_detach
+        self.loss_weight = loss_weight
         self.wants_labels = 'gt_labels' in inspect.signature(loss.forward).parameters
         self.labels: Tensor | None = None
 
@@ -122,14 +139,14 @@ class DivergenceAdapter(nn.Module):
         """Loss of the logits ``preds_S`` (B, K) against ``preds_T`` (B, K)."""
         teacher = preds_T.detach() if self.teacher_detach else preds_T
         if not self.wants_labels:
-            return self.loss(preds_S, teacher)
+            return self.loss_weight * self.loss(preds_S, teacher)
         if self.labels is None or self.labels.dim() != 1:
             found = None if self.labels is None else tuple(self.labels.shape)
             raise ValueError(
                 f'{type(self.loss).__name__}: the labels are {found}, expected the index of the '
                 'one true class, (batch,): train without mixup and the like'
             )
-        return self.loss(preds_S, teacher, gt_labels=self.labels)
+        return self.loss_weight * self.loss(preds_S, teacher, gt_labels=self.labels)
 
 
 def check_temperature(name: str, value: float) -> None:
@@ -141,37 +158,41 @@ def check_temperature(name: str, value: float) -> None:
 def build_loss(
     cfg: Cfg, kind: str, tau: float, teacher_detach: bool = True, **known: Any
 ) -> nn.Module:
-    """Build a loss between logits from its config; its type, tau and ``known`` may be left out.
+    """Build a loss of what learns and what teaches; its type and all below may be left out.
 
-    Any loss between two sets of logits can stand for mmrazor's ``KLDivergence``. Where ``kind`` is
-    a loss over several students (``MutualKLDivergence``, ``EnsembleKLDivergence``), it becomes the
-    divergence between each two.
+    Any loss between two sets of logits can stand for mmrazor's ``KLDivergence``, also one without a
+    temperature. Where ``kind`` is a loss over several students (``MutualKLDivergence``,
+    ``EnsembleKLDivergence``), it becomes the divergence between each two.
 
     Args:
         cfg: Config of the loss.
         kind: Its type, where ``cfg`` has none.
-        tau: Its temperature, where ``cfg`` has none.
+        tau: Its temperature, where ``cfg`` has none and the loss has one.
         teacher_detach: Whether the teacher is a constant.
         **known: Other arguments that ``cfg`` may leave out.
 
     Raises:
-        ValueError: ``tau`` is not a positive number.
+        TypeError: ``cfg`` is not a config.
+        ValueError: The temperature is not a positive number.
 
     Example:
         >>> mutual = build_loss(dict(type='DISTLoss'), 'MutualKLDivergence', tau=1.0)
         >>> type(mutual).__name__, type(mutual.divergence).__name__
         ('MutualKLDivergence', 'DISTLoss')
     """
-    check_temperature('tau', tau)
+    if not isinstance(cfg, dict):
+        raise TypeError(f'found {cfg!r}, expected the config of a loss, as dict(type={kind!r})')
+    check_temperature('tau', cfg.get('tau', tau))
     usual, chosen = find(dict(type=kind)), find({'type': kind, **cfg})
+    known = dict(tau=tau, teacher_detach=teacher_detach, loss_weight=1.0) | known
+    if 'divergence' in inspect.signature(usual).parameters and not issubclass(chosen, usual):
+        chosen, cfg = usual, dict(divergence=cfg)
+    loss = build_offering(cfg, kind, **known)
     takes = inspect.signature(chosen).parameters
-    if 'divergence' in inspect.signature(usual).parameters:
-        if not issubclass(chosen, usual):
-            cfg = dict(divergence=cfg)
-        return build(cfg, type=kind, tau=tau, **known)
-    if 'teacher_detach' in takes:
-        return build(cfg, type=kind, tau=tau, teacher_detach=teacher_detach, **known)
-    return DivergenceAdapter(build(cfg, type=kind, tau=tau, **known), teacher_detach)
+    if {'teacher_detach', 'divergence'} & set(takes):  # one of ours, or mmrazor's KLDivergence
+        return loss
+    weight = 1.0 if 'loss_weight' in takes else known['loss_weight']
+    return DivergenceAdapter(loss, teacher_detach, weight)
 
 
 def optional_loss(cfg: Cfg | None, kind: str, tau: float) -> nn.Module | None:

@@ -138,6 +138,22 @@ def test_later_initialisation_honours_init_cfg_and_keeps_the_students():
     assert (online(students=[student(), constant]).peers[0].head.fc.weight == 0.25).all()
 
 
+def test_built_students_keep_their_weights_when_the_training_starts(tmp_path):
+    built = [build(student()) for _ in range(4)]
+    path = tmp_path / 'plain.pth'
+    torch.save(built[0].state_dict(), path)
+    distiller = dict(type='DMLDistiller')
+    before = copy.deepcopy(built[1])
+    as_they_are = OnlineDistill(built[1:3], distiller)
+    loaded = OnlineDistill([copy.deepcopy(built[3]), student()], distiller, pretrained=str(path))
+    same = OnlineDistill(copy.deepcopy(built[1:3]), distiller, same_initial_weights=True)
+    for model in (as_they_are, loaded, same):
+        model.init_weights()  # as the runner does
+    assert equal(as_they_are.students[0], before)
+    assert all(equal(each, built[0]) for each in loaded.students)
+    assert equal(*same.students)
+
+
 def test_without_distillation_students_train_bit_for_bit_as_they_do_alone():
     off = dict(type='EnsembleKLDivergence', loss_weight=0.0)
     model = online(

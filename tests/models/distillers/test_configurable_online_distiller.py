@@ -47,6 +47,18 @@ def test_dml_is_the_class_bit_for_bit(students):
     assert_same(gradients(found, recorded), gradients(expected, recorded))
 
 
+def test_a_term_that_is_not_minimised_is_told_of(log):
+    everyone = dict(recorder='logits', student='all')
+    ConfigurableOnlineDistiller(
+        distill_losses=dict(
+            mutual=dict(type='MutualKLDivergence'), loss_mutual=dict(type='MutualKLDivergence')
+        ),
+        loss_forward_mappings=dict(mutual=dict(preds=everyone), loss_mutual=dict(preds=everyone)),
+    )
+    (note,) = (line for line in log if 'not minimised' in line)
+    assert "'mutual' is logged but not minimised" in note
+
+
 def test_one_entry_is_all_ordered_pairs():
     pairs = ConfigurableOnlineDistiller(
         distill_losses=dict(loss_mutual=dict(type='KLDivergence', tau=1.0)),

@@ -5,7 +5,7 @@ import torch
 from reference import LABELS, W40, assert_same, batch_norm, cross_entropy, kd, records, separable
 from torch import nn
 
-from mfef_mmrazor.models import DCCLDistiller, MFEFDistiller
+from mfef_mmrazor.models import DCCLDistiller, MapKLDivergence, MFEFDistiller
 
 STAGES = ('stage1', 'stage2', 'feature')
 
@@ -80,6 +80,8 @@ def test_parts_can_be_replaced():
     losses = distiller.compute_distill_losses(caught_of(2), LABELS)
     assert losses['loss_map'] > 0
     assert dccl(loss_map=dict(tau=1.0, loss_weight=0.5)).loss_map.tau == 1.0
+    for kind in ('mmrazor.MapKLDivergence', MapKLDivergence, 'KLDivergence'):
+        assert dccl(loss_map=dict(type=kind), tau=5.0).loss_map.tau == 5.0
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,7 @@ def test_mfefs_maps_can_learn_by_the_same_loss():
     ).double()
     caught = records(2, 8)
     loss = mfef.compute_distill_losses(caught, LABELS)['loss_map']
+    assert MFEFDistiller(8, 5, loss_map=dict(type='MapKLDivergence'), tau=5.0).loss_map.tau == 5.0
     fused_map, _ = mfef.fused_classifier(mfef.informative_maps(caught))
     expected = sum(kd(fused_map.flatten(1), x.flatten(1), 2.0) for x in caught['feature'])
     assert abs(loss - expected) < 1e-10

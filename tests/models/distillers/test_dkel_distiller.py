@@ -90,6 +90,25 @@ def test_teachers_start_from_other_weights_and_come_nearer_at_one_pace():
                 assert not found.requires_grad
 
 
+def test_a_pretrained_backbone_decouples_nothing_and_the_log_says_so(tmp_path, log):
+    student = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='CifarResNet', depth=8),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=64),
+    )
+    path = tmp_path / 'backbone.pth'
+    model = OnlineDistill([student] * 2, dict(type='DKELDistiller'))
+    torch.save(model.students[0].state_dict(), path)
+    assert not any('starts from' in line for line in log)
+    student['backbone']['init_cfg'] = dict(
+        type='Pretrained', checkpoint=str(path), prefix='backbone.'
+    )
+    OnlineDistill([student] * 2, dict(type='DKELDistiller'))
+    (warning,) = (line for line in log if 'starts from' in line)
+    assert 'starts from 9 of its weights' in warning and 'head.fc' not in warning
+
+
 def test_the_students_start_as_they_do_in_any_method():
     student = dict(
         type='mmpretrain.ImageClassifier',

@@ -228,6 +228,13 @@ def test_impossible_options(options, message):
         FFSDDistiller(**{**dict(in_channels=[4, 8, 16], num_classes=5), **options})
 
 
+def test_a_map_that_no_decoder_makes():
+    caught = caught_of()
+    caught['stage2'] = [x[:, :, :-1] for x in caught['stage2']]
+    with pytest.raises(ValueError, match=r'stage1 of student0 .* expected \(10, 12\), twice'):
+        ffsd().compute_distill_losses(caught, LABELS)
+
+
 def test_a_map_other_than_announced():
     caught = caught_of()
     caught['stage2'][1] = caught['stage1'][1]

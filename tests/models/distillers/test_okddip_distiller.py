@@ -91,6 +91,7 @@ def test_under_autocast_the_targets_are_of_full_precision():
         (dict(num_students=2), 'at least 3 students, but there are 2: list another one'),
         (dict(reduction=32), 'reduction=32 leaves no unit of in_channels=16: expected 1 to 16'),
         (dict(reduction=0), 'reduction=0 leaves no unit'),
+        (dict(in_channels=[16] * 3), r'in_channels=\[16, 16, 16\], expected one number for all'),
         (dict(tau=0), 'tau=0, but a temperature must be positive'),
         (dict(ramp_up_epochs=-1), 'length is -1 epochs'),
     ],

@@ -56,6 +56,12 @@ def test_students_and_the_network_of_their_mean_learn_and_teach(students, gradie
     assert_same(losses, expected, nn.ModuleList(model.students), {})
 
 
+def test_a_hybrid_term_of_weight_zero_has_no_graph():
+    losses = okdph(label_weight=1.0).loss(views(3), SAMPLES)
+    assert losses['distill.loss_hybrid'].item() == 0
+    assert not losses['distill.loss_hybrid'].requires_grad
+
+
 def test_without_views_all_networks_see_the_same():
     model, (image,) = okdph(), views(1)
     losses, expected = model.loss(image, SAMPLES), model.loss([image] * 3, SAMPLES)

@@ -5,9 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from test_all_distillers import METHODS
+from torch import nn
 
 from mfef_mmrazor.models import OnlineDistill
 from mfef_mmrazor.models.builder import build
@@ -220,3 +222,26 @@ def test_class_weights_raise_the_recall_of_rare_classes_of_every_predictor(metho
     assert 'fused' in plain
     for name in plain:
         assert weighted[name] > plain[name] + 0.05, (name, weighted, plain)
+
+
+class HeadAlone(BaseModel):
+    """A network with a classifier, and no part that is called its backbone."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        logits = self.head(inputs.flatten(1))
+        if mode == 'tensor':
+            return logits
+        labels = torch.cat([sample.gt_label for sample in data_samples])
+        return dict(loss=nn.functional.cross_entropy(logits, labels))
+
+
+@pytest.mark.parametrize('method', ['Independent', 'DML', 'KDCL', 'CLILR'])
+def test_methods_on_logits_need_no_map(method):
+    model = OnlineDistill([HeadAlone(), HeadAlone()], dict(type=f'{method}Distiller'))
+    losses = model.loss(torch.randn(4, 3, 2, 2), [DataSample().set_gt_label(i) for i in range(4)])
+    assert all(loss.isfinite() for loss in losses.values())
+    assert set(model.distiller.recorders[0].recorders) == {'logits'}

@@ -2,6 +2,7 @@ import pytest
 import torch
 from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
+from torch import nn
 
 from mfef_mmrazor.models import (
     BernoulliKLDivergence,
@@ -155,6 +156,43 @@ def test_weights_and_temperatures_of_a_method_reach_the_loss():
     assert (inner.tau, inner.loss_weight, inner.beta) == (5.0, 0.3, 8.0)
 
 
+@MODELS.register_module()
+class MeanDifference(nn.Module):
+    """A loss as simple as can be, which takes no argument."""
+
+    def forward(self, preds_S, preds_T):
+        return (preds_S - preds_T).abs().mean()
+
+
+def test_a_loss_needs_neither_a_temperature_nor_a_weight():
+    student, teacher = leaves(2)
+    difference = (student - teacher.detach()).abs()
+    own = dict(type='MeanDifference')
+    assert_same_gradients(
+        FFLDistiller(4, 6, loss_transfer=own).loss_transfer(student, teacher),
+        difference.mean(),
+        [student, teacher],
+    )
+    weighted = KDCLDistiller(loss_weight=0.3, loss_transfer=own).loss_transfer(student, teacher)
+    assert_same_gradients(weighted, 0.3 * difference.mean(), [student, teacher])
+    l1 = KDCLDistiller(loss_weight=0.3, loss_transfer=dict(type='mmrazor.L1Loss', loss_weight=2.0))
+    assert_same_gradients(
+        l1.loss_transfer(student, teacher), 2 * difference.mean(), [student, teacher]
+    )
+
+
+@pytest.mark.parametrize('cfg', [None, StandardizedKLDivergence()], ids=['none', 'built'])
+def test_a_loss_is_a_config(cfg):
+    with pytest.raises(TypeError, match=r"expected the config of a loss, as dict\(type='KLDiv"):
+        PCLDistiller(4, 6, num_students=3, loss_transfer=cfg)
+
+
+@pytest.mark.parametrize('tau', [0, -1.0, '3'])
+def test_a_temperature_of_its_own_is_checked_as_the_methods_is(tau):
+    with pytest.raises(ValueError, match=f'tau={tau!r}, but a temperature must be positive'):
+        FFLDistiller(4, 6, loss_transfer=dict(tau=tau))
+
+
 def test_dkd_cannot_teach_where_the_targets_learn():
     with pytest.raises(ValueError, match='DKDLoss gives the teacher no finite gradient'):
         OKDDipDistiller(4, 2, loss_transfer=dict(type='DKDLoss'))
@@ -163,6 +201,11 @@ def test_dkd_cannot_teach_where_the_targets_learn():
 def test_no_classes_among_similarities():
     with pytest.raises(ValueError, match='loss_soft_icl: DKDLoss needs the true class'):
         MCLDistiller(in_channels=64, loss_soft_icl=dict(type='DKDLoss'))
+
+
+def test_of_two_classes_standardised_logits_are_always_the_same():
+    with pytest.raises(ValueError, match='need 3 classes or more, found 2'):
+        StandardizedKLDivergence()(torch.randn(4, 2), torch.randn(4, 2))
 
 
 def test_standardized_logits_forget_scale_and_shift():

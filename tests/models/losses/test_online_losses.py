@@ -59,6 +59,11 @@ def test_mutual_divergence_has_every_pair():
     assert loss.item() == pytest.approx(0.5 / 2 * sum(kd(s, t, 2.0) for s, t in pairs))
 
 
+def test_whole_maps_of_other_channels():
+    with pytest.raises(ValueError, match='learns has 8 channels, the one that teaches 6'):
+        WholeMapLoss()(torch.rand(2, 8, 4, 4), torch.rand(2, 6, 4, 4))
+
+
 def test_mutual_divergence_needs_two():
     with pytest.raises(ValueError, match='at least 2 students, got 1'):
         MutualKLDivergence()(leaves(1))
