@@ -194,7 +194,7 @@ def check_data() -> list[dict[str, Any]]:
     rows = []
     for path in sorted((CONFIGS / '_base_/datasets').glob('*.py')) if CONFIGS else []:
         texts: dict[str, str] = {}
-        text = path.read_text()
+        text = path.read_text(encoding='utf-8')
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.keyword):
                 name = node.arg

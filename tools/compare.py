@@ -56,9 +56,7 @@ def main() -> None:
         help='what the best setting is chosen on: a fifth of the training images. Without --sweep, '
         'among the config files of each method, <method>-<setting>_...',
     )  # fmt: skip
-    parser.add_argument(
-        '--sweep-seeds', type=seed_range, default=seed_range('0'), help='seeds of the sweep (0)'
-    )
+    parser.add_argument('--sweep-seeds', type=seed_range, help='seeds of the sweep (0)')
     parser.add_argument(
         '--untuned', nargs='+', default=[], metavar='METHOD',
         help='methods without anything to sweep, such as independent',
@@ -72,6 +70,8 @@ def main() -> None:
         parser.error('give configs and --work-dir, or --report DIR alone')
     if args.launcher == 'local' and (args.partition or args.sbatch):
         parser.error('--partition and --sbatch go with --launcher slurm')
+    if (args.untuned or args.sweep_seeds) and not (args.sweep or args.select_on):
+        parser.error('--untuned and --sweep-seeds go with --sweep or --select-on')
     if not (args.report or args.work_dir):
         parser.error('--work-dir is missing')
     with user_errors():
@@ -79,7 +79,9 @@ def main() -> None:
             report(args.report, args.baseline)
         else:
             swept = args.sweep or args.select_on
-            sweep = Sweep(args.sweep or {}, args.sweep_seeds, args.untuned) if swept else None
+            sweep = (
+                Sweep(args.sweep or {}, args.sweep_seeds or [0], args.untuned) if swept else None
+            )
             slurm = Slurm(args.partition, args.gpus_per_run, args.sbatch)
             compare(
                 args.configs, args.seeds, args.work_dir, args.baseline, args.jobs, args.allow,

@@ -131,6 +131,8 @@ def validation_record(checkpoint: Path, stored: dict[str, Any]) -> tuple[History
 def check_model(cfg: Config) -> nn.Module:
     """Raise if the model cannot be built, or a run cannot start from its checkpoint.
 
+    A run that is resumed without a seed in its config gets the one that it had.
+
     Returns:
         The model.
 
@@ -158,6 +160,8 @@ def check_model(cfg: Config) -> nn.Module:
             f'{path} is of a run with seed {was}, and cannot go on with seed {now}: '
             f'give --seed {was}'
         )
+    if cfg.get('resume') and was is not None and now is None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=was)
     return model
 
 

@@ -140,7 +140,8 @@ def name_entries(
     """The entries that config files are, named apart from each other and from earlier ones.
 
     A second config of a method has those parts of its file's name added that the first one's lacks:
-    ``mfef``, ``mfef-resnet8-x3``. A file whose name tells no network and data set is of the only
+    ``mfef``, ``mfef-resnet8-x3``; all of its own parts if it has none that the first one lacks. A
+    file whose name tells no network and data set is of the only
     ones that the others are of.
 
     Args:
@@ -194,10 +195,15 @@ def _is_same(stored: Entry, asked: Entry) -> bool:
 
 def _own_name(entry: Entry, others: list[Entry]) -> str:
     """A method's name in its block, with what tells its file from another one of that method."""
-    name = entry.method
-    for other in others:
-        if other.block == entry.block and other.method == name:
-            known = Path(other.config).stem.split('_')
-            added = [part for part in Path(entry.config).stem.split('_') if part not in known]
-            name = '-'.join([name, *added])
+    name, parts = entry.method, Path(entry.config).stem.split('_')
+    taken = {other.method: other.config for other in others if other.block == entry.block}
+    whole = '-'.join([entry.method, *parts[1:]])
+    while name in taken:
+        if name == whole:
+            raise ValueError(
+                f'{entry.config} and {taken[name]} would both be called {name}: rename one of them'
+            )
+        known = Path(taken[name]).stem.split('_')
+        added = [part for part in parts if part not in known]
+        name = '-'.join([name, *added]) if added else whole
     return name

@@ -12,8 +12,9 @@ from .config import value_at
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
 CONDITIONS = (
     'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler',
-    'train_cfg', 'randomness', 'load_from', 'auto_scale_lr', 'custom_hooks',
-    'model.data_preprocessor', 'model.students', 'model.shared_stages',
+    'train_cfg', 'val_cfg.fp16', 'randomness', 'load_from', 'auto_scale_lr', 'custom_hooks',
+    'model.data_preprocessor', 'model.students', 'model.shared_stages', 'model.pretrained',
+    'model.init_cfg',
 )  # fmt: skip
 
 

@@ -36,16 +36,17 @@ def load_config(
     Raises:
         FileNotFoundError: There is no such file, or one of its bases is not there.
         KeyError: A key looks misspelt, or an option belongs to no part of the config.
-        ValueError: The file is not valid Python, or uses a name that it does not set; or two of
-            its bases set the same key; or ``amp`` is asked for, but the config has an optimizer
-            wrapper of its own.
+        ValueError: The file is not valid Python, or uses a name that it does not set, or cannot be
+            run; or two of its bases set the same key; or ``amp`` is asked for, but the config has
+            an optimizer wrapper of its own.
     """
     if not Path(config).is_file():
         raise FileNotFoundError(f'config file not found: {config}{successor(str(config))}')
     try:
         cfg = Config.fromfile(config)
-    except (SyntaxError, NameError) as error:
-        raise ValueError(f'{config}: {error}') from None
+    except (SyntaxError, NameError, AttributeError, ImportError, ArithmeticError) as error:
+        mark = '. Save it as UTF-8 without a byte-order mark' * ('U+FEFF' in str(error))
+        raise ValueError(f'{config}: {error}{mark}') from None
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{config}: {error}{successor(str(error))}') from None
     except KeyError as error:
@@ -70,7 +71,9 @@ def load_config(
 
 
 def use_amp(cfg: Config) -> None:
-    """Switch a config to mixed precision."""
+    """Switch a config to mixed precision, if it is one to train."""
+    if cfg.get('optim_wrapper') is None:
+        return
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
     replaceable = ('OptimWrapper', 'AmpOptimWrapper', 'BFloat16OptimWrapper')
     if not any(is_called(wrapper, name) for name in replaceable):
@@ -105,7 +108,9 @@ def use_iterations(cfg: Config) -> None:
     hooks = cfg.setdefault('default_hooks', {})
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
     if checkpoint is not None and 'by_epoch' not in checkpoint:
-        checkpoint.update(by_epoch=False, interval=cfg.train_cfg.get('val_interval', 1000))
+        checkpoint.by_epoch = False
+        if checkpoint.get('interval', 1) == 1:  # what the base says for epochs
+            checkpoint.interval = cfg.train_cfg.get('val_interval', 1000)
     logger = hooks.setdefault('logger', dict(type='LoggerHook'))
     if logger is not None:
         logger.setdefault('log_metric_by_epoch', False)

@@ -11,8 +11,9 @@ from ..datasets import BrokenImageError
 # mmpretrain reads the data that it names
 OWN = (
     'mfef_mmrazor', 'mmengine.registry', 'mmengine.config', 'mmengine.fileio', 'mmengine.optim',
-    'mmpretrain.datasets',
+    'mmengine.utils', 'mmpretrain.datasets',
 )  # fmt: skip
+OF_FILES = ('os', 'pathlib', 'shutil', 'tempfile')
 
 
 @contextmanager
@@ -30,13 +31,16 @@ def user_errors() -> Iterator[None]:
     except (
         ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError, AssertionError
     ) as error:  # fmt: skip
-        *_, (raised_in, _) = traceback.walk_tb(error.__traceback__)
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        names = [frame.f_globals.get('__name__', '') for frame in frames]
+        if isinstance(error, OSError):  # of a file: who asked for it?
+            names = [name for name in names if not name.startswith(OF_FILES)] or names
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         if isinstance(error, BrokenImageError):
             # torch raises it again here, with the worker's whole traceback before the message
             message = str(error).strip().rpartition(f'{BrokenImageError.__name__}: ')[2]
         elif 'unexpected keyword argument' not in str(message) and not (
-            raised_in.f_globals.get('__name__', '').startswith(OWN) and str(message)
+            names[-1].startswith(OWN) and str(message)
         ):
             raise
         print(f'error: {message}', file=sys.stderr)

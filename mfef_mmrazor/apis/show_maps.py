@@ -15,6 +15,7 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from torch import Tensor, nn
 
 from ..cfg_type import Cfg
+from ..engine.checkpoint_files import write_atomically
 from ..models.algorithms import OnlineDistill
 from ..models.connectors.dual_attention import ChannelGate, SpatialGate
 from ..models.connectors.feature_fusion import FeatureFusionConnector
@@ -99,7 +100,7 @@ def show_maps(
         written.append(out / f'{file.stem}.png')
         draw(view, file.name).savefig(written[-1], dpi=110)
     page = out / 'index.html'
-    page.write_text(_page(written))
+    write_atomically(page, _page(written).encode())
     return [*written, page]
 
 

@@ -122,9 +122,15 @@ def _words(swept: dict[str, Any]) -> list[str]:
 
 def check_budget(settings: Sequence[Setting], sweep: Sweep) -> None:
     """Raise a ``ValueError`` if a method has more settings to choose from than another."""
-    twice = [name for name, n in Counter(s.entry.name for s in settings).items() if n > 1]
-    if twice:
-        raise ValueError(f'sweep: {twice[0]} is there twice')
+    named: dict[str, Setting] = {}
+    for setting in settings:
+        other = named.setdefault(setting.entry.name, setting)
+        if other.swept != setting.swept:
+            raise ValueError(
+                f'sweep: {other.swept} and {setting.swept} would both be called {other.entry.name}'
+            )
+        if other is not setting:
+            raise ValueError(f'sweep: {setting.entry.name} is there twice')
     counts = Counter((s.entry.block, s.method) for s in settings)
     expected = {n for (_, method), n in counts.items() if method not in sweep.untuned}
     if len(expected) > 1 or any(counts[key] > 1 for key in counts if key[1] in sweep.untuned):

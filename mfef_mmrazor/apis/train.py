@@ -11,12 +11,13 @@ from mmengine.runner import Runner
 
 from .. import compat
 from ..engine.checkpoint_files import newest_checkpoint
+from ..engine.hooks import ProgressHook
 from ..engine.predictions import check_suffix, keep_predictions, write_predictions
 from ..engine.workers import end_workers
 from .checkpoints import check_model, check_teacher
 from .checks import check_folder, check_sync_bn, check_training
 from .completion import SCORED_BY, complete_hooks, use_tta
-from .config import by_iterations, use_iterations
+from .config import by_iterations, use_iterations, value_at
 from .config_keys import check_custom_keys
 from .data_checks import check_data
 from .lock import locked
@@ -75,7 +76,7 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
         use_iterations(cfg)
     if resume or (cfg.get('resume') and not cfg.get('load_from')):
         # where there is nothing yet, the run starts, from load_from if that is set
-        newest = newest_checkpoint(cfg.work_dir)
+        newest = newest_checkpoint(cfg.work_dir, value_at(cfg, 'default_hooks.checkpoint.out_dir'))
         cfg.resume = newest is not None
         cfg.load_from = str(newest) if newest else cfg.get('load_from')
     check_data(cfg, 'train_dataloader', 'val_dataloader')
@@ -95,6 +96,9 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
             runner.train()
         finally:
             end_workers(runner)
+            for hook in runner.hooks:
+                if isinstance(hook, ProgressHook):
+                    hook.stop()
     return runner
 
 

@@ -125,18 +125,23 @@ class CheckpointBackend(LocalBackend):
 register_backend('checkpoint', CheckpointBackend, force=True)
 
 
-def newest_checkpoint(work_dir: str | Path) -> Path | None:
+def newest_checkpoint(work_dir: str | Path, out_dir: str | None = None) -> Path | None:
     """The checkpoint that a run goes on from, None where there is no run yet.
 
     The one that ``last_checkpoint`` names, or else the newest of those in the folder; one that is
     damaged is named in a warning, and the next one taken.
+
+    Args:
+        work_dir: Of the run.
+        out_dir: ``CheckpointHook``'s: the folder that has one for each work dir's checkpoints.
 
     Raises:
         DamagedCheckpointError: There are checkpoints, but none that can be read.
     """
     work_dir = Path(work_dir)
     problems = []
-    for path in _candidates(work_dir):
+    elsewhere = Path(out_dir, work_dir.resolve().name) if out_dir else work_dir
+    for path in _candidates(work_dir, elsewhere):
         try:
             check_intact(path)
         except FileNotFoundError:
@@ -157,7 +162,7 @@ def newest_checkpoint(work_dir: str | Path) -> Path | None:
     return None
 
 
-def _candidates(work_dir: Path) -> list[Path]:
+def _candidates(work_dir: Path, elsewhere: Path) -> list[Path]:
     """Checkpoints by where to look first: the pointer, then from the newest to the oldest."""
     pointer = work_dir / POINTER
     named = pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else ''
@@ -166,7 +171,7 @@ def _candidates(work_dir: Path) -> list[Path]:
         # as it stands, or, if the work dir was moved, under the same name here
         here = work_dir / Path(named).name
         first = [here if here.is_file() else work_dir / named]  # joining keeps an absolute path
-    folders = dict.fromkeys([work_dir, *(path.parent for path in first)])
+    folders = dict.fromkeys([work_dir, elsewhere, *(path.parent for path in first)])
     found = [
         path
         for folder in folders

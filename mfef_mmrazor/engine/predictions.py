@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 
+from .checkpoint_files import write_atomically
 from .loops import PredictorsEvaluator
 
 SUFFIXES = ('.csv', '.json', '.pkl')
@@ -78,9 +79,9 @@ def write_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) ->
             )
             for i, image in enumerate(first)
         ]
-        path.write_text(json.dumps(content, indent=1) + '\n')
+        write_atomically(path, f'{json.dumps(content, indent=1)}\n'.encode())
         return
-    with path.open('w', newline='') as file:
+    with path.open('w', newline='', encoding='utf-8') as file:
         writer = csv.writer(file)
         columns = [column for name in kept for column in (name, f'{name}.score')]
         writer.writerow(['image', 'label', *columns])

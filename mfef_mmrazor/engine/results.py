@@ -2,13 +2,13 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from mmengine.device import get_max_cuda_memory
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -127,9 +127,12 @@ def read_results(path: Path) -> dict[str, Any]:
     """The content of a ``results.json`` of this or an older version of this package.
 
     Raises:
-        ValueError: It is of a newer version.
+        ValueError: It is of a newer version, or damaged.
     """
-    results = json.loads(path.read_text())
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f'{path} is damaged: {error}. Remove it and run again') from None
     if results.get('schema', 1) > SCHEMA:
         raise ValueError(
             f'{path} has schema {results["schema"]}, this version of mfef_mmrazor reads {SCHEMA} '
@@ -166,17 +169,19 @@ def git_revision() -> str | None:
 
 
 def peak_memory_mb() -> int | None:
-    """The most memory used so far, in MB: of the GPU where there is one, else of the process.
+    """The most memory used so far, in MiB: taken of the GPU where there is one, or by the process.
 
     Windows does not tell it, without a GPU: there it is None.
     """
     if torch.cuda.is_available():
-        return int(get_max_cuda_memory())
+        # mmengine resets torch's peak with every line that it logs
+        return torch.cuda.memory_reserved() >> 20
     try:
         import resource
     except ImportError:
         return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    in_bytes = sys.platform == 'darwin'  # elsewhere in KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> (20 if in_bytes else 10)
 
 
 def deployed_size(network: nn.Module, inputs: Tensor) -> dict[str, int]:

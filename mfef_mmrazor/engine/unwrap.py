@@ -20,6 +20,11 @@ def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
     return [*wrapper.values()] if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
 
+def is_accumulating(runner: Runner) -> bool:
+    """Whether there are gradients of iterations after the last step of an optimizer."""
+    return any(w._inner_count % w._accumulative_counts for w in optim_wrappers(runner))
+
+
 def averaging_hook(runner: Runner) -> EMAHook | None:
     """The hook that keeps a running average of the model, if there is one."""
     return next((hook for hook in runner.hooks if isinstance(hook, EMAHook)), None)

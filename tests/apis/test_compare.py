@@ -1,6 +1,7 @@
 """Comparisons really run, on a few digits."""
 
 import json
+import runpy
 import shutil
 from pathlib import Path
 
@@ -224,3 +225,12 @@ def test_other_mistakes(compared, configs, tmp_path):
         report(tmp_path)
     with pytest.raises(ValueError, match="baseline 'dml' has no finished run"):
         report(compared, 'dml')
+
+
+@pytest.mark.parametrize('option', [('--untuned', 'dml'), ('--sweep-seeds', '0-1')])
+def test_options_of_a_sweep_need_one(option, configs, monkeypatch, capsys):
+    tool = CONFIGS.parents[1] / 'tools/compare.py'
+    monkeypatch.setattr('sys.argv', ['compare.py', str(configs[0]), '--work-dir', 'x', *option])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(tool), run_name='__main__')
+    assert 'go with --sweep or --select-on' in capsys.readouterr().err

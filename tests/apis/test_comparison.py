@@ -35,6 +35,11 @@ def test_a_second_config_of_a_method_gets_a_name_of_its_own():
     assert names(configs) == ['mfef', 'mfef-resnet8-x3', 'mfef-1xb64-40e']
     with pytest.raises(ValueError, match='mfef_resnet8-x2.*already'):
         names([configs[0], configs[0]])
+    longer = 'mfef_resnet8-x2_1xb32-20e_aug_digits.py'  # has all that the other's name has
+    assert names([longer, configs[0]]) == ['mfef', 'mfef-resnet8-x2-1xb32-20e-digits']
+    there = [Entry('', 'mfef-resnet8-x2-1xb32-20e-digits', 'resnet8_digits', 'other.py')]
+    with pytest.raises(ValueError, match='would both be called mfef-resnet8.*-digits: rename one'):
+        names([longer, configs[0]], there)
 
 
 def test_what_is_there_keeps_its_name():

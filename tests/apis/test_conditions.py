@@ -23,6 +23,15 @@ def test_a_part_of_a_condition_is_allowed_and_the_rest_is_not():
     check_conditions(methods, ['optim_wrapper'])
 
 
+@pytest.mark.parametrize('key', ['model.pretrained', 'model.init_cfg', 'val_cfg.fp16'])
+def test_starts_and_precisions_are_conditions(key):
+    methods = {name: read_config(CONFIG, {}) for name in ('mfef', 'plain')}
+    methods['plain'].merge_from_dict({key: 'other'})
+    with pytest.raises(ValueError, match=rf"differ in {key} \(None and 'other'\)"):
+        check_conditions(methods, [])
+    check_conditions(methods, [key])
+
+
 def test_differences_are_named_by_dotted_keys():
     a, b = dict(x=dict(y=[1, 2]), z=1, only=3), dict(x=dict(y=[1, 3]), z=1)
     assert list(differences(a, b)) == [('only', 3, None), ('x.y.1', 2, 3)]

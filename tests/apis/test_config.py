@@ -18,6 +18,26 @@ def test_a_config_that_is_no_python(tmp_path):
         load_config(tmp_path / 'name.py')
 
 
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        (f'_base_ = [{str(CONFIG)!r}]\nmodel = dict(students=[_base_.studnt])', 'studnt'),
+        ('lr = 1 / 0', 'division by zero'),
+        ('\ufeffmodel = dict()', 'U\\+FEFF.*without a byte-order mark'),
+    ],
+)
+def test_a_config_that_cannot_be_run(text, message, tmp_path):
+    path = tmp_path / 'broken.py'
+    path.write_text(text, encoding='utf-8')
+    with pytest.raises(ValueError, match=f'broken.py: .*{message}'):
+        load_config(path)
+
+
+def test_a_part_cannot_be_switched_to_mixed_precision(tmp_path):
+    part = CONFIG.parents[1] / '_base_/datasets/digits.py'
+    assert 'optim_wrapper' not in load_config(part, tmp_path, amp=True)
+
+
 def test_a_misspelt_key_of_a_config_file(tmp_path):
     path = tmp_path / 'config.py'
     path.write_text(f'_base_ = [{str(CONFIG)!r}]\nparam_schedulers = []\n')

@@ -50,6 +50,7 @@ def test_config_files_are_settings_as_well(tmp_path):
         ([INDEPENDENT, DML], Sweep({TAU: [2, 3]}), "independent-tau=2: .*argument 'tau'"),
         ([DML], Sweep({f'mfef:{TAU}': [2, 3]}), 'no config of mfef; there are those of dml'),
         ([DML], Sweep({TAU: [2, 2]}), 'dml-tau=2 is there twice'),
+        ([DML], Sweep({'load_from': ['/a/b', '/a_b']}), 'would both be called dml-load_from=_a_b'),
         ([CONFIGS / 'kdcl/kdcl-general_resnet8-x2_1xb32-20e_digits.py'], Sweep({TAU: [2]}),
          'kdcl-general-tau=2: its training images cannot be held out'),
     ],

@@ -81,6 +81,35 @@ def test_resume_goes_on_where_it_stopped(tmp_path, path, workers):
     assert all(torch.equal(weights[key], resumed[key]) for key in weights)
 
 
+def test_no_epoch_is_made_up_for_that_would_not_have_been_scored(tmp_path):
+    options = dict(train_cfg__max_epochs=3, train_cfg__val_begin=3)
+    train(config(tmp_path, **options))
+    straight = results(tmp_path)['history']
+    assert [entry['epoch'] for entry in straight] == [3]
+    (tmp_path / 'last_checkpoint').write_text('epoch_1.pth')
+    train(config(tmp_path, **options), resume=True)
+    assert results(tmp_path)['history'] == straight
+
+
+def test_a_run_without_a_seed_goes_on_with_the_one_it_had(tmp_path):
+    def without_seed(epochs):
+        cfg = config(tmp_path, train_cfg__max_epochs=epochs)
+        cfg.randomness = dict(seed=None)
+        return cfg
+
+    first = train(without_seed(1))
+    assert train(without_seed(2), resume=True).cfg.randomness.seed == first.seed
+
+
+def test_images_that_are_left_out_of_every_epoch_are_not_counted(tmp_path):
+    whole = config(tmp_path, train_dataloader__batch_size=30, train_cfg__max_epochs=1)
+    whole.train_dataloader.drop_last = True
+    train(whole)
+    found = results(tmp_path)
+    seconds = torch.load(tmp_path / 'epoch_1.pth')['results']['seconds']
+    assert found['images_per_second'] == round(30 / seconds, 1)  # of 40 images
+
+
 def test_a_last_epoch_that_was_not_scored_is_scored_on_resuming(tmp_path):
     options = dict(train_cfg__max_epochs=3, train_cfg__val_interval=2)
     train(config(tmp_path, **options))
@@ -265,6 +294,13 @@ def test_a_checkpoint_of_another_architecture_changes_nothing(finished, tmp_path
             train(config(finished, seed=1, load_from=path and str(path)), resume=resume)
         assert message in capsys.readouterr().err
     assert {p: p.read_bytes() for p in finished.rglob('*') if p.is_file()} == before
+
+
+def test_a_work_dir_that_cannot_be_made_is_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit), user_errors():
+        train(config('/proc/nobody/makes/this'))
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and '/proc/nobody' in error and error.count('\n') == 1
 
 
 def test_a_bug_keeps_its_traceback():

@@ -60,6 +60,17 @@ def test_hooks_that_are_switched_off_stay_so(tmp_path):
     assert cfg.default_hooks.checkpoint is None and cfg.default_hooks.logger is None
 
 
+@pytest.mark.parametrize('given, interval', [(None, 3), (1, 3), (5, 5)])
+def test_checkpoints_are_saved_as_often_as_asked_for(given, interval, tmp_path):
+    cfg = config(tmp_path)
+    cfg.default_hooks.checkpoint.interval = given
+    if given is None:
+        del cfg.default_hooks.checkpoint['interval']
+    use_iterations(cfg)
+    assert cfg.default_hooks.checkpoint.interval == interval
+    assert cfg.default_hooks.checkpoint.by_epoch is False
+
+
 def test_results_count_iterations(tmp_path):
     runner = train(config(tmp_path, {'model.distiller.ramp_up_epochs': 2}))
     found = results(tmp_path / 'run')

@@ -143,7 +143,7 @@ def loss_scaler_on_the_cpu(monkeypatch):
 
 EXTRAS = {
     'plain': {},
-    'accumulated': dict(optim_wrapper__accumulative_counts=2),
+    'accumulated': dict(optim_wrapper__accumulative_counts=3),  # over the end of an epoch
     'averaged': dict(custom_hooks=[dict(type='EMAHook')]),
     'scaled': dict(
         optim_wrapper__type='AmpOptimWrapper',

@@ -92,6 +92,37 @@ def test_a_moved_run_goes_on_from_the_newest_intact_checkpoint(tmp_path, capsys)
         train(config(tmp_path / 'moved'), resume=True)
 
 
+def test_early_stopping_goes_on_counting(tmp_path):
+    def run(work_dir, epochs, resume=False):
+        cfg = load_config(CONFIG, work_dir, {**SMALL, 'train_cfg.max_epochs': epochs})
+        patience = dict(monitor='accuracy/top1', min_delta=100.0, patience=2)
+        cfg.custom_hooks.append(dict(type='EarlyStoppingHook', **patience))
+        return train(cfg, resume=resume).epoch
+
+    assert run(tmp_path / 'straight', 9) == 3  # the first, and two that are no better
+    assert run(tmp_path / 'stopped', 2) == 2
+    assert run(tmp_path / 'stopped', 9, resume=True) == 3
+
+
+def test_checkpoints_elsewhere_are_found_without_the_pointer(tmp_path):
+    train(config(tmp_path / 'run', out_dir=str(tmp_path / 'elsewhere')))
+    (tmp_path / 'run/last_checkpoint').unlink()
+    newest = tmp_path / 'elsewhere/run/epoch_3.pth'
+    cfg = config(tmp_path / 'run', out_dir=str(tmp_path / 'elsewhere'))
+    assert train(cfg, resume=True).cfg.load_from == str(newest)
+
+
+def test_an_epoch_that_starts_over_is_warned_of(tmp_path, capsys):
+    options = dict(by_epoch=False, interval=1, max_keep_ckpts=-1)
+    cfg = config(tmp_path, **options)
+    cfg.train_dataloader.batch_size = 20  # two steps an epoch
+    train(cfg)
+    for step, message in ((3, 'it starts over, 1 steps are trained twice'), (4, '')):
+        (tmp_path / 'last_checkpoint').write_text(f'iter_{step}.pth')
+        train(cfg, resume=True)
+        assert ('starts over' in capsys.readouterr().out) == bool(message)
+
+
 def test_a_save_that_fails_ends_the_run_with_the_earlier_ones_intact(tmp_path, monkeypatch):
     from mfef_mmrazor.engine import checkpoint_files
 

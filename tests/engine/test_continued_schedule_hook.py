@@ -84,6 +84,18 @@ def test_what_each_choice_means(schedule, tmp_path):
     assert len({round(rate, 9) for rate in resumed('keep')}) == 1
 
 
+def test_times_of_the_config_are_those_of_the_first_plan_however_often_it_is_resumed(tmp_path):
+    work_dir = tmp_path / 'run'
+    rates(work_dir, 2, STEPS)
+    rates(work_dir, 4, STEPS, 'stretch', resume=True)
+    fourfold = rates(tmp_path / 'whole', 8, dict(STEPS, milestones=[4, 12]))
+    assert rates(work_dir, 8, STEPS, 'stretch', resume=True) == pytest.approx(fourfold[16:])
+    # with the times as they stand from here on, these are those of eight epochs
+    rates(work_dir, 9, STEPS, 'config', resume=True)
+    tenfold = rates(tmp_path / 'ten', 10, dict(STEPS, milestones=[1, 3]))
+    assert rates(work_dir, 10, STEPS, 'stretch', resume=True) == pytest.approx(tenfold[36:])
+
+
 def test_a_warm_up_that_becomes_shorter_than_an_epoch_is_left_out(tmp_path):
     schedule = [dict(WARM[0], by_epoch=True, end=1), dict(WARM[1], T_max=3)]
     rates(tmp_path / 'run', 4, schedule)

@@ -70,7 +70,7 @@ class BreakHook(Hook):
                 weight[(0,) * weight.ndim] = self.value
 
 
-def run(work_dir, *, skip=0, **broken):
+def run(work_dir, *, skip=0, wrapper=None, **broken):
     cfg = load_config(
         CONFIG,
         work_dir,
@@ -80,6 +80,7 @@ def run(work_dir, *, skip=0, **broken):
             'train_cfg.max_epochs': 2,
         },
     )
+    cfg.optim_wrapper.update(wrapper or {})
     left_out = ('mmrazor.ResultsHook', 'mmrazor.FiniteHook')
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type not in left_out]
     cfg.custom_hooks.append(dict(type='mmrazor.BreakHook', **broken))
@@ -138,6 +139,13 @@ def test_a_step_that_is_left_out_leaves_no_trace(where, tmp_path):
     assert momentum and all(s['momentum_buffer'].isfinite().all() for s in momentum)
     with pytest.raises(ValueError, match='skip_nonfinite=-1'):
         run(tmp_path, where=where, at=5, skip=-1)
+
+
+def test_what_was_accumulated_with_a_step_that_is_left_out_goes_as_well(tmp_path):
+    wrapper = dict(accumulative_counts=2)
+    runner = run(tmp_path, wrapper=wrapper, where='pixel', at=3, skip=1)  # 3 and 4 are one update
+    assert not non_finite(runner.model.state_dict())
+    assert runner.message_hub.get_info('skipped_nonfinite') == 1
 
 
 @pytest.mark.parametrize(

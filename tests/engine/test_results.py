@@ -45,6 +45,13 @@ def test_older_results_are_read_and_newer_ones_refused(tmp_path):
         results.read_results(path)
 
 
+def test_damaged_results_are_named(tmp_path):
+    path = tmp_path / 'results.json'
+    path.write_text('{"seed": 1, "pred')
+    with pytest.raises(ValueError, match='results.json is damaged: .*Remove it and run again'):
+        results.read_results(path)
+
+
 def test_accuracies_by_predictor():
     metrics = {'accuracy/top1': 1.0, 'student0.accuracy/top1': 1.0, 'fused.accuracy/top1': 2.0}
     assert results.accuracies({**metrics, 'fused.accuracy/top5': 9.0}) == dict(

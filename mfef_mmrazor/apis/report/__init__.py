@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ...engine.checkpoint_files import write_atomically
 from ...engine.results import write_json
 from ..comparison import COMPARISON, read_comparison
 
@@ -55,18 +56,20 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
         for block, of_block in runs.groupby('block', sort=False)
     }
     stats = statistics(runs, comparison.baseline, metric)
+    # all of it before the first file is written
+    texts = {
+        'table.md': markdown(runs, summaries, stats, comparison.baseline, metric, work_dir),
+        'table.tex': latex(summaries, stats, comparison.baseline, metric),
+        'report.html': page(work_dir, comparison, stored, runs, summaries, stats, metric),
+    }
     left_out = ['name'] if grid else ['name', 'block']
     runs.drop(columns=left_out).to_csv(work_dir / 'runs.csv', index=False)
     pd.concat(summaries, names=['block', 'row']).reset_index('row', drop=True).dropna(
         axis='columns', how='all'
     ).to_csv(work_dir / 'table.csv', index=grid, float_format='%.4f')
-    (work_dir / 'table.md').write_text(
-        markdown(runs, summaries, stats, comparison.baseline, metric, work_dir)
-    )
-    (work_dir / 'table.tex').write_text(latex(summaries, stats, comparison.baseline, metric))
     write_json(work_dir / 'stats.json', stats)
     save(draw_accuracies(runs, metric), work_dir / 'accuracy.png')
     if 'grid' in stats:
         save(draw_critical_difference(runs), work_dir / 'critical_difference.png')
-    html = page(work_dir, comparison, stored, runs, summaries, stats, metric)
-    (work_dir / 'report.html').write_text(html)
+    for name, text in texts.items():
+        write_atomically(work_dir / name, text.encode())

@@ -1,5 +1,6 @@
 """The finished runs of a comparison as one table of numbers."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ..comparison import RESULTS, Entry, run_folder
 
 STUDENTS = 'mean of students'
 CALIBRATION = ('nll', 'ece')
+# of a run's results.json, in all of its versions
+NEEDED = ('predictors', 'history', 'seed', 'train_seconds', 'deployed', 'git_revision', 'versions')
 DIVERSITY = ('disagreement', 'kl')
 
 
@@ -21,13 +24,17 @@ def stored_results(
 
     Raises:
         FileNotFoundError: There is no finished run.
-        ValueError: A run was not scored at its last epoch, or runs by different metrics.
+        ValueError: A run's results are damaged, or it was not scored at its last epoch, or runs by
+            different metrics.
     """
     found, metrics = [], {}
     for entry in entries:
         own = []
         for path in run_folder(work_dir, entry.name, 0).parent.glob(f'seed*/{RESULTS}'):
+            if not re.fullmatch(r'seed\d+', path.parent.name):  # somebody's copy
+                continue
             results = read_results(path)
+            check_whole(path, results)
             check_last_epoch(path, results)
             metrics[results['metric']] = path
             own.append((entry, results))
@@ -55,6 +62,13 @@ def numbers(stored: Sequence[tuple[Entry, dict[str, Any]]]) -> pd.DataFrame:
         for name, scores in _predictors(results).items():
             rows.append({**of_run, 'predictor': name, **scores, **cost})
     return pd.DataFrame(rows)
+
+
+def check_whole(path: Path, results: dict[str, Any]) -> None:
+    """Raise a ``ValueError`` if something is missing that a report is made of."""
+    missing = [key for key in NEEDED if key not in results]
+    if missing:
+        raise ValueError(f'{path} has no {", ".join(missing)}. Remove the folder and compare again')
 
 
 def check_last_epoch(path: Path, results: dict[str, Any]) -> None:

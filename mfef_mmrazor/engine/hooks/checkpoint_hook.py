@@ -7,16 +7,16 @@ from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from torch import Tensor, nn
 
 from ..checkpoint_files import POINTER, newest_checkpoint, write_atomically
 from ..same_run import check_same, identity
-from ..unwrap import averaging_hook, optim_wrappers, unwrapped
+from ..unwrap import averaging_hook, is_accumulating, optim_wrappers, unwrapped
 
-Buffers = dict[str, Tensor]
+Tensors = dict[str, Tensor]
 
 
 @HOOKS.register_module()
@@ -27,7 +27,8 @@ class SafeCheckpointHook(CheckpointHook):
     ``max_keep_ckpts`` and ``save_best`` an old file is removed when the new one is safely there.
     ``last_checkpoint`` names the newest one relative to the work dir, which can be moved. A run
     that is resumed goes on from the newest checkpoint that is intact, every process with the
-    batch-norm statistics that it had, averaged ones (``EMAHook``) included.
+    batch-norm statistics that it had, averaged ones (``EMAHook``) included, and with the gradients
+    that it had accumulated for the next step; ``EarlyStoppingHook`` with what it had counted.
 
     ``tools/train.py`` takes it wherever a config has a ``CheckpointHook``. Storage other than local
     files is used as mmengine does.
@@ -47,8 +48,10 @@ class SafeCheckpointHook(CheckpointHook):
     def __init__(self, *args: Any, allow_changes: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.allow_changes = allow_changes
-        # of all processes, while a checkpoint is saved: the model's, and those of its average
-        self.buffers: dict[str, list[Buffers]] = {}
+        # while a checkpoint is saved, what each process has for itself: buffers of the model and of
+        # its average, and gradients
+        self.of_processes: dict[str, list[Tensors]] = {}
+        self.gradients: Tensors = {}  # of a run that is resumed
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to go on from, for scripts that leave the choice to mmengine."""
@@ -70,14 +73,30 @@ class SafeCheckpointHook(CheckpointHook):
         if averaging and len(buffers) == get_world_size():
             averaged = averaging.ema_model.module
             averaged.load_state_dict({**averaged.state_dict(), **buffers[get_rank()]})
+        gradients = checkpoint.get('gradients', [])
+        if len(gradients) == get_world_size():
+            self.gradients = gradients[get_rank()]
+        counts = checkpoint.get('early_stopping', [])
+        for hook, counted in zip(early_stopping(runner), counts, strict=False):
+            vars(hook).update(counted)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add what the run is, and the buffers of all processes."""
+        """Add what the run is, what each process has, and what early stopping has counted."""
         checkpoint['meta']['run'] = identity(runner)
-        checkpoint.update(self.buffers)
+        checkpoint.update(self.of_processes)
+        checkpoint['early_stopping'] = [
+            dict(wait_count=hook.wait_count, best_score=hook.best_score)
+            for hook in early_stopping(runner)
+        ]
 
     def before_train(self, runner: Runner) -> None:
-        """Find out where the files go."""
+        """Find out where the files go; put back the gradients of a run that is resumed."""
+        if self.gradients:
+            for name, weight in unwrapped(runner.model).named_parameters():
+                if name in self.gradients:
+                    weight.grad = self.gradients[name].to(weight.device)
+            self.gradients = {}
+            runner.logger.info('the gradients of the last iterations were saved: none is lost')
         folder = self.out_dir or runner.work_dir
         local = isinstance(get_file_backend(folder, backend_args=self.backend_args), LocalBackend)
         if local and self.file_client_args is None:
@@ -141,12 +160,14 @@ class SafeCheckpointHook(CheckpointHook):
         """Save a checkpoint under a name, and let the pointer name it."""
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        if get_world_size() > 1:  # batch norm's, which every process has for itself
-            self.buffers['buffers'] = all_gather_object(saved_buffers(unwrapped(runner.model)))
+        if get_world_size() > 1:
+            self.of_processes['buffers'] = all_gather_object(saved_buffers(unwrapped(runner.model)))
             averaging = averaging_hook(runner)
             if averaging:
                 own = saved_buffers(averaging.ema_model.module)
-                self.buffers['ema_buffers'] = all_gather_object(own)
+                self.of_processes['ema_buffers'] = all_gather_object(own)
+        if is_accumulating(runner):
+            self.of_processes['gradients'] = all_gather_object(gradients(unwrapped(runner.model)))
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -158,7 +179,7 @@ class SafeCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
-        self.buffers = {}
+        self.of_processes = {}
         if is_main_process():
             local = isinstance(self.file_backend, LocalBackend)
             named = os.path.relpath(self.last_ckpt, runner.work_dir) if local else self.last_ckpt
@@ -182,7 +203,17 @@ class SafeCheckpointHook(CheckpointHook):
             self.file_backend.remove(path)
 
 
-def saved_buffers(model: nn.Module) -> Buffers:
+def early_stopping(runner: Runner) -> list[EarlyStoppingHook]:
+    """The hooks that end a training which gets no better."""
+    return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def gradients(model: nn.Module) -> Tensors:
+    """What the model's gradients are by now, on the CPU."""
+    return {name: x.grad.cpu() for name, x in model.named_parameters() if x.grad is not None}
+
+
+def saved_buffers(model: nn.Module) -> Tensors:
     """Those of a model's buffers that are saved, on the CPU."""
     state = model.state_dict()
     return {name: state[name].cpu() for name, _ in model.named_buffers() if name in state}

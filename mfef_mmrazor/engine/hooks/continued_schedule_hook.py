@@ -57,11 +57,13 @@ class ContinuedScheduleHook(Hook):
         if how not in HOWS:
             raise ValueError(f'how={how!r}, expected one of {", ".join(HOWS)}')
         self.how = how
-        self.planned: int | None = None
+        self.planned: int | None = None  # until the run was stopped
+        self.scheduled: int | None = None  # when the times in the config were those of the run
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep the length that the run is planned for, in iterations."""
         checkpoint['planned_iters'] = runner.max_iters
+        checkpoint['scheduled_iters'] = self.scheduled or runner.max_iters
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take the planned length of a run that is resumed."""
@@ -69,13 +71,16 @@ class ContinuedScheduleHook(Hook):
             hub = checkpoint.get('message_hub') or {}
             former = (hub.get('runtime_info') or {}).get('max_iters')
             self.planned = checkpoint.get('planned_iters', former)
+            self.scheduled = checkpoint.get('scheduled_iters', self.planned)
 
     def before_train(self, runner: Runner) -> None:
         """Make the schedules new, if they are not to be kept."""
         if not self.planned or self.planned == runner.max_iters or not runner.param_schedulers:
             return
         done = runner.iter if self.how == 'restart' else 0
-        factor = 1.0 if self.how in ('keep', 'config') else (runner.max_iters - done) / self.planned
+        if self.how == 'config' or not self.scheduled:
+            self.scheduled = runner.max_iters
+        factor = 1.0 if self.how == 'keep' else (runner.max_iters - done) / self.scheduled
         runner.logger.log(
             logging.WARNING if self.how == 'keep' else logging.INFO,
             f'resumed for {runner.max_iters} iterations, planned were {self.planned}. Schedules: '

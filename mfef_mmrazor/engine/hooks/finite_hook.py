@@ -162,6 +162,8 @@ class FiniteHook(Hook):
         if WEIGHTS not in bad and skipped < self.skip_nonfinite:
             for now, before in self.buffers:
                 now.copy_(before)
+            for wrapper in optim_wrappers(runner):  # what was accumulated with them is lost as well
+                wrapper.zero_grad()
             hub.update_info('skipped_nonfinite', skipped + 1)
             runner.logger.warning(
                 f'{what}: left out, {skipped + 1} of {self.skip_nonfinite} such steps; batch: '

@@ -85,7 +85,12 @@ class ProgressHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Remove the progress bar and restore the log level."""
+        self.stop()
+
+    def stop(self) -> None:
+        """The same, also for a training that has failed: the bar hides the terminal's cursor."""
         if self.progress:
             self.progress.stop()
+            self.progress = None
             for handler, level in zip(self.console_handlers, self.levels, strict=True):
                 handler.setLevel(level)

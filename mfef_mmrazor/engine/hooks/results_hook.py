@@ -72,7 +72,8 @@ class ResultsHook(Hook):
         ((unit, over),) = position(runner).items()
         missed = over and over not in [entry.get(unit) for entry in self.history]
         last = runner.max_iters if by_iterations(runner) else runner.max_epochs
-        due = over == last or over % runner.val_interval == 0
+        runner.train_loop._decide_current_val_interval()  # it may change in the course of a run
+        due = over >= runner.val_begin and (over == last or over % runner.val_interval == 0)
         if missed and due and runner.val_loop:
             runner.val_loop.run()
 
@@ -165,8 +166,12 @@ class ResultsHook(Hook):
 
     def results(self, runner: Runner) -> dict[str, Any]:
         """The content of ``results.json``."""
-        images = len(runner.train_dataloader.dataset)
-        seen = images * epochs_over(runner)
+        loader = runner.train_dataloader
+        images = len(loader.dataset)
+        of_epoch = images
+        if loader.drop_last:
+            of_epoch = steps_per_epoch(runner) * loader.batch_size * runner.world_size
+        seen = of_epoch * epochs_over(runner)
         ((unit, over),) = position(runner).items()
         return dict(
             schema=SCHEMA,

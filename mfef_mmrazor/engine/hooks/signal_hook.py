@@ -17,7 +17,7 @@ from mmrazor.registry import HOOKS
 from ..loops import OnlineDistillValLoop
 from ..position import by_iterations, is_infinite
 from ..random_state import random_state, set_random_state
-from ..unwrap import averaging_hook, optim_wrappers
+from ..unwrap import averaging_hook, is_accumulating
 from ..workers import kill_workers, restart_workers
 from .checkpoint_hook import SafeCheckpointHook
 
@@ -62,6 +62,12 @@ class SignalHook(Hook):
         get them: a cluster signals all processes of a job, and torch's workers would die of it. Nor
         do they when Python ends, and tells those that are left to terminate: they are killed then.
         """
+        twice = 0 if by_iterations(runner) else runner.iter % len(runner.train_dataloader)
+        if twice and not self.resumed_at:
+            runner.logger.warning(
+                f'resumed from within an epoch: it starts over, {twice} steps are trained twice. '
+                'Checkpoints of whole epochs, and of a stop by a signal, go on exactly'
+            )
         if threading.current_thread() is not threading.main_thread():
             return
         self.former = {each: signal.signal(each, self._note) for each in SIGNALS}
@@ -86,9 +92,8 @@ class SignalHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Stop within the epoch."""
-        accumulating = any(w._inner_count % w._accumulative_counts for w in optim_wrappers(runner))
         last = not by_iterations(runner) and batch_idx + 1 == len(runner.train_dataloader)
-        if accumulating or last or not self._told():
+        if is_accumulating(runner) or last or not self._told():
             return
         self.stopped_at = dict(batches=batch_idx + 1, random=all_gather_object(random_state()))
         self._stop(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))

@@ -78,6 +78,31 @@ def test_every_table_is_on_the_page(grid):
     assert versions['torch'] == ['2.14.1', '30'] and versions['revision'][1] == '30'
 
 
+def test_a_folder_that_somebody_has_changed(grid, tmp_path):
+    work_dir = tmp_path / 'changed'
+    shutil.copytree(grid, work_dir)
+    seeds = work_dir / 'runs/vgg_x/mfef'
+    shutil.copytree(seeds / 'seed0', seeds / 'seed0_backup')
+    report(work_dir)  # a copy is not a run
+    assert (work_dir / 'table.md').read_bytes() == (grid / 'table.md').read_bytes()
+
+    def files():
+        return {path: path.read_bytes() for path in work_dir.glob('*.*')}
+
+    before = files()
+    kept = (seeds / 'seed0/results.json').read_text()
+    without = json.loads(kept)
+    del without['deployed']
+    (seeds / 'seed0/results.json').write_text(json.dumps(without))
+    with pytest.raises(ValueError, match='results.json has no deployed. Remove the folder'):
+        report(work_dir)
+    (seeds / 'seed0/results.json').write_text(kept)
+    (work_dir / 'configs/vgg_x/mfef.yaml').unlink()
+    with pytest.raises(FileNotFoundError, match='mfef.yaml'):
+        report(work_dir)
+    assert files() == before
+
+
 def test_the_page_needs_no_other_file(grid):
     html = (grid / 'report.html').read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)', html) and 'http' not in html

@@ -43,6 +43,18 @@ def test_no_difference_at_all_is_no_nan():
     assert b['t_test'] == b['wilcoxon'] == dict(p=1.0, p_holm=1.0)
 
 
+def test_what_floating_point_adds_is_no_difference_and_breaks_no_tie():
+    one = [(90.1 + 90.3) / 2 + step for step in range(6)]
+    other = [(90.2 + 90.2) / 2 + step for step in range(6)]
+    assert one != other
+    (b,) = statistics(runs(a=one, b=other), 'a')['comparisons']
+    assert b['t_test']['p'] == b['wilcoxon']['p'] == 1.0
+    ahead = [x + d for x, d in zip(one, (0.1, -0.1, 0.2, 0.2, 0.3, 0.3), strict=True)]
+    (c,) = statistics(runs(a=one, b=ahead), 'a')['comparisons']
+    exact = stats.wilcoxon([1, -1, 2, 2, 3, 3]).pvalue
+    assert c['wilcoxon']['p'] == pytest.approx(exact)
+
+
 def test_blocks_have_comparisons_of_their_own():
     grid = pd.concat([runs('x', a=A, b=B), runs('y', a=C, b=A), runs('z', b=C)])
     found = statistics(grid, 'a')['blocks']
