@@ -140,9 +140,8 @@ def name_entries(
     """The entries that config files are, named apart from each other and from earlier ones.
 
     A second config of a method has those parts of its file's name added that the first one's lacks:
-    ``mfef``, ``mfef-resnet8-x3``; all of its own parts if it has none that the first one lacks. A
-    file whose name tells no network and data set is of the only
-    ones that the others are of.
+    ``mfef``, ``mfef-resnet8-x3``; all of its parts if it has none that the first one lacks. A file
+    whose name tells no network and data set is of the only ones that the others are of.
 
     Args:
         configs: Names of the config files.

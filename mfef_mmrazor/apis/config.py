@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def load_config(
         cfg = Config.fromfile(config)
     except (SyntaxError, NameError, AttributeError, ImportError, ArithmeticError) as error:
         mark = '. Save it as UTF-8 without a byte-order mark' * ('U+FEFF' in str(error))
-        raise ValueError(f'{config}: {error}{mark}') from None
+        raise ValueError(f'{config}: {error}{place_of(error)}{mark}') from None
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{config}: {error}{successor(str(error))}') from None
     except KeyError as error:
@@ -68,6 +69,14 @@ def load_config(
         # mmengine reads this key only where there is no model_wrapper_cfg, as there is in ours
         cfg.model_wrapper_cfg.setdefault('find_unused_parameters', cfg.find_unused_parameters)
     return cfg
+
+
+def place_of(error: Exception) -> str:
+    """File and line of an error in a module that a config imports; empty for the config itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if 'mmengine' not in Path(frame.filename).parts]
+    file = own[-1].filename
+    return f' ({file}:{own[-1].lineno})' if file != __file__ and Path(file).is_file() else ''
 
 
 def use_amp(cfg: Config) -> None:

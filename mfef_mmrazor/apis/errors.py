@@ -11,7 +11,7 @@ from ..datasets import BrokenImageError
 # mmpretrain reads the data that it names
 OWN = (
     'mfef_mmrazor', 'mmengine.registry', 'mmengine.config', 'mmengine.fileio', 'mmengine.optim',
-    'mmengine.utils', 'mmpretrain.datasets',
+    'mmengine.utils.path', 'mmpretrain.datasets',
 )  # fmt: skip
 OF_FILES = ('os', 'pathlib', 'shutil', 'tempfile')
 
@@ -22,7 +22,8 @@ def user_errors() -> Iterator[None]:
 
     Those are the ``ValueError``, ``TypeError``, ``KeyError``, ``OSError``, ``RuntimeError``,
     ``ImportError`` and, with a message, ``AssertionError`` that this package, mmengine's config
-    reading and building or mmpretrain's data sets raise themselves; a data loader's worker, too, if
+    reading and building or mmpretrain's data sets raise themselves, or the file system does when
+    these ask it; a data loader's worker, too, if
     it met a broken picture, and an argument that some class does not know.
     Any other exception keeps its traceback: it is a bug, or a problem of the environment.
     """
@@ -34,7 +35,7 @@ def user_errors() -> Iterator[None]:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         names = [frame.f_globals.get('__name__', '') for frame in frames]
         if isinstance(error, OSError):  # of a file: who asked for it?
-            names = [name for name in names if not name.startswith(OF_FILES)] or names
+            names = [name for name in names if name.partition('.')[0] not in OF_FILES]
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
         if isinstance(error, BrokenImageError):
             # torch raises it again here, with the worker's whole traceback before the message

@@ -140,7 +140,7 @@ def newest_checkpoint(work_dir: str | Path, out_dir: str | None = None) -> Path 
     """
     work_dir = Path(work_dir)
     problems = []
-    elsewhere = Path(out_dir, work_dir.resolve().name) if out_dir else work_dir
+    elsewhere = Path(out_dir, work_dir.absolute().name) if out_dir else work_dir
     for path in _candidates(work_dir, elsewhere):
         try:
             check_intact(path)

@@ -169,13 +169,13 @@ def git_revision() -> str | None:
 
 
 def peak_memory_mb() -> int | None:
-    """The most memory used so far, in MiB: taken of the GPU where there is one, or by the process.
+    """Memory that torch has reserved on the GPU, in MiB, or else the most that the process had.
 
     Windows does not tell it, without a GPU: there it is None.
     """
     if torch.cuda.is_available():
-        # mmengine resets torch's peak with every line that it logs
-        return torch.cuda.memory_reserved() >> 20
+        # mmengine resets the peaks with every line that it logs, but what is reserved stays so
+        return torch.cuda.max_memory_reserved() >> 20
     try:
         import resource
     except ImportError:

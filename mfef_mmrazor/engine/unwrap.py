@@ -22,7 +22,7 @@ def optim_wrappers(runner: Runner) -> list[OptimWrapper]:
 
 def is_accumulating(runner: Runner) -> bool:
     """Whether there are gradients of iterations after the last step of an optimizer."""
-    return any(w._inner_count % w._accumulative_counts for w in optim_wrappers(runner))
+    return any(not wrapper.should_update() for wrapper in optim_wrappers(runner))
 
 
 def averaging_hook(runner: Runner) -> EMAHook | None:

@@ -66,7 +66,7 @@ def build_offering(cfg: Cfg, kind: str, **offered: Any) -> Any:
     """Build a module; what is offered counts where its type takes it and ``cfg`` does not set it.
 
     Args:
-        cfg: The module's config.
+        cfg: The module's config; a built module is returned as it is.
         kind: Its type, where ``cfg`` has none.
         **offered: Arguments.
 
@@ -77,7 +77,9 @@ def build_offering(cfg: Cfg, kind: str, **offered: Any) -> Any:
         >>> build_offering(dict(loss_weight=5.0), 'AttentionMapLoss', tau=3.0).loss_weight
         5.0
     """
-    takes = inspect.signature(find({'type': kind, **cfg})).parameters
+    if not isinstance(cfg, dict):
+        return build(cfg)
+    takes = arguments_of(find({'type': kind, **cfg}))
     return build(cfg, type=kind, **{name: x for name, x in offered.items() if name in takes})
 
 
@@ -125,6 +127,18 @@ def initialise(network: BaseModule) -> None:
         network.init_weights()
     finally:
         logger.setLevel(level)
+
+
+def arguments_of(kind: type) -> set[str]:
+    """Names of the arguments that a class takes, through ``**kwargs`` for its base as well."""
+    found: set[str] = set()
+    for base in kind.__mro__:
+        if '__init__' in vars(base):
+            parameters = inspect.signature(vars(base)['__init__']).parameters
+            found |= set(parameters)
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+                break
+    return found
 
 
 def check_arguments(factory: type, cfg: Cfg) -> None:

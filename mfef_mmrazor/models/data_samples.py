@@ -31,7 +31,7 @@ def targets(data_samples: Sequence[BaseDataElement], multi_label: int | None = N
     """
     if 'gt_score' in data_samples[0]:
         scores = torch.stack([sample.gt_score for sample in data_samples])
-        return scores if scores.is_floating_point() else scores.float()
+        return scores if multi_label is None and scores.is_floating_point() else scores.float()
     if multi_label is None:
         return torch.cat([sample.gt_label for sample in data_samples])
     labels = [label_to_onehot(sample.gt_label, multi_label) for sample in data_samples]
@@ -41,8 +41,8 @@ def targets(data_samples: Sequence[BaseDataElement], multi_label: int | None = N
 def copied(sample: BaseDataElement) -> BaseDataElement:
     """A data sample with the same values, into which a head can write.
 
-    ``sample.new()`` copies the values too, which takes four times as long: for small networks more
-    than their forward pass.
+    ``sample.new()`` copies what is in the metainfo as well and checks every field, which takes four
+    times as long: for small networks more than their forward pass.
     """
     other = copy.copy(sample)
     # the names of its fields, which mmengine does not let be set as attributes

@@ -2,14 +2,16 @@
 
 import copy
 import functools
+import logging
 from importlib.util import find_spec
 
 from mmengine.config import Config
 from mmengine.hub import get_config
+from mmengine.logging import print_log
 from mmengine.model import BaseModel, BaseModule
 
 from ..cfg_type import Cfg
-from .builder import build, initialise
+from .builder import build, initialise, shortened
 from .initial_weights import load_initial_weights
 
 read_once = functools.cache(get_config)  # a second for each: it goes through its package's index
@@ -50,10 +52,23 @@ def build_student(index: int, student: Cfg | BaseModel, pretrained: str | None =
         )
     if pretrained:
         load_initial_weights(student, pretrained, name)
-    for part in student.modules():  # else the runner would initialise a built one
-        if isinstance(part, BaseModule):
-            part.is_init = True
+    keep_weights(student, name)
     return student
+
+
+def keep_weights(student: BaseModel, name: str) -> None:
+    """Let nobody initialise a student again; the runner would, where it was given as built."""
+    parts = {key: x for key, x in student.named_modules() if isinstance(x, BaseModule)}
+    waiting = [key or type(x).__name__ for key, x in parts.items() if x.init_cfg and not x.is_init]
+    if waiting:
+        print_log(
+            f'{name} keeps the weights that it was given with: init_cfg of {shortened(waiting)} is '
+            'ignored. Call its init_weights() before, or give its config',
+            logger='current',
+            level=logging.WARNING,
+        )
+    for part in parts.values():
+        part.is_init = True
 
 
 def resolve_student(cfg: Cfg) -> Cfg:

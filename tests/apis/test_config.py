@@ -33,6 +33,15 @@ def test_a_config_that_cannot_be_run(text, message, tmp_path):
         load_config(path)
 
 
+def test_an_error_in_a_users_module_has_its_place(tmp_path, monkeypatch):
+    (tmp_path / 'my_losses.py').write_text('scale = 2\nhalf = scale / 0\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / 'config.py'
+    path.write_text("custom_imports = dict(imports=['my_losses'])\n")
+    with pytest.raises(ValueError, match=r'division by zero \(.*my_losses.py:2\)$'):
+        load_config(path)
+
+
 def test_a_part_cannot_be_switched_to_mixed_precision(tmp_path):
     part = CONFIG.parents[1] / '_base_/datasets/digits.py'
     assert 'optim_wrapper' not in load_config(part, tmp_path, amp=True)

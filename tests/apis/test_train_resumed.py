@@ -200,7 +200,7 @@ def test_resumed_is_as_never_stopped(data, by, workers, extra, tmp_path, monkeyp
 
 @pytest.mark.slow
 @pytest.mark.parametrize('by', ['epochs', 'iterations'])
-@pytest.mark.parametrize('extra', ['plain', 'averaged', 'held out'])
+@pytest.mark.parametrize('extra', ['plain', 'accumulated', 'averaged', 'held out'])
 def test_of_two_processes(by, extra, tmp_path):
     """Each has batch-norm statistics and random numbers of its own; the second gets the signal."""
 

@@ -56,20 +56,22 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
         for block, of_block in runs.groupby('block', sort=False)
     }
     stats = statistics(runs, comparison.baseline, metric)
-    # all of it before the first file is written
+    # all that can fail before the first file is written
     texts = {
         'table.md': markdown(runs, summaries, stats, comparison.baseline, metric, work_dir),
         'table.tex': latex(summaries, stats, comparison.baseline, metric),
         'report.html': page(work_dir, comparison, stored, runs, summaries, stats, metric),
     }
+    pictures = {'accuracy.png': draw_accuracies(runs, metric)}
+    if 'grid' in stats:
+        pictures['critical_difference.png'] = draw_critical_difference(runs)
     left_out = ['name'] if grid else ['name', 'block']
     runs.drop(columns=left_out).to_csv(work_dir / 'runs.csv', index=False)
     pd.concat(summaries, names=['block', 'row']).reset_index('row', drop=True).dropna(
         axis='columns', how='all'
     ).to_csv(work_dir / 'table.csv', index=grid, float_format='%.4f')
     write_json(work_dir / 'stats.json', stats)
-    save(draw_accuracies(runs, metric), work_dir / 'accuracy.png')
-    if 'grid' in stats:
-        save(draw_critical_difference(runs), work_dir / 'critical_difference.png')
+    for name, figure in pictures.items():
+        save(figure, work_dir / name)
     for name, text in texts.items():
         write_atomically(work_dir / name, text.encode())

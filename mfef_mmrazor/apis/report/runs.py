@@ -67,6 +67,8 @@ def numbers(stored: Sequence[tuple[Entry, dict[str, Any]]]) -> pd.DataFrame:
 def check_whole(path: Path, results: dict[str, Any]) -> None:
     """Raise a ``ValueError`` if something is missing that a report is made of."""
     missing = [key for key in NEEDED if key not in results]
+    missing += ['history'] * (results.get('history') == [])
+    missing += [] if {'epochs', 'iters'} & set(results) else ['epochs or iters']
     if missing:
         raise ValueError(f'{path} has no {", ".join(missing)}. Remove the folder and compare again')
 

@@ -73,8 +73,8 @@ def compare_pairs(differences: pd.Series) -> dict[str, Any]:
         found['interval_95'] = [found['mean'] - half, found['mean'] + half]
     if n < MIN_SEEDS:
         return dict(found, t_test='too few seeds', wilcoxon='too few seeds')
-    # accuracies have four decimals; what floating point adds would be a difference, or break a tie
-    differences = differences.round(4)
+    # what floating point adds would make a difference of none, and break ties
+    differences = differences.round(9)
     if (differences == 0).all():
         return dict(found, t_test=dict(p=1.0), wilcoxon=dict(p=1.0))
     return dict(

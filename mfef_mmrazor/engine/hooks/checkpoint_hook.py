@@ -51,12 +51,14 @@ class SafeCheckpointHook(CheckpointHook):
         # while a checkpoint is saved, what each process has for itself: buffers of the model and of
         # its average, and gradients
         self.of_processes: dict[str, list[Tensors]] = {}
-        self.gradients: Tensors = {}  # of a run that is resumed
+        # of a run that is resumed
+        self.gradients: Tensors = {}
+        self.accumulation: list[dict[str, Any]] = []
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to go on from, for scripts that leave the choice to mmengine."""
         if runner._resume and runner._load_from is None:
-            newest = newest_checkpoint(runner.work_dir)
+            newest = newest_checkpoint(runner.work_dir, self.out_dir)
             runner._load_from = str(newest) if newest else None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -76,27 +78,27 @@ class SafeCheckpointHook(CheckpointHook):
         gradients = checkpoint.get('gradients', [])
         if len(gradients) == get_world_size():
             self.gradients = gradients[get_rank()]
+            self.accumulation = checkpoint['accumulation']
         counts = checkpoint.get('early_stopping', [])
         for hook, counted in zip(early_stopping(runner), counts, strict=False):
-            vars(hook).update(counted)
+            if hook.monitor == counted['monitor']:
+                vars(hook).update(counted)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add what the run is, what each process has, and what early stopping has counted."""
         checkpoint['meta']['run'] = identity(runner)
         checkpoint.update(self.of_processes)
+        if 'gradients' in self.of_processes:
+            checkpoint['accumulation'] = accumulation(runner)
         checkpoint['early_stopping'] = [
-            dict(wait_count=hook.wait_count, best_score=hook.best_score)
+            dict(monitor=hook.monitor, wait_count=hook.wait_count, best_score=hook.best_score)
             for hook in early_stopping(runner)
         ]
 
     def before_train(self, runner: Runner) -> None:
         """Find out where the files go; put back the gradients of a run that is resumed."""
         if self.gradients:
-            for name, weight in unwrapped(runner.model).named_parameters():
-                if name in self.gradients:
-                    weight.grad = self.gradients[name].to(weight.device)
-            self.gradients = {}
-            runner.logger.info('the gradients of the last iterations were saved: none is lost')
+            self._put_back_gradients(runner)
         folder = self.out_dir or runner.work_dir
         local = isinstance(get_file_backend(folder, backend_args=self.backend_args), LocalBackend)
         if local and self.file_client_args is None:
@@ -106,6 +108,18 @@ class SafeCheckpointHook(CheckpointHook):
             self._warn_of_a_full_disk(runner)
         if self.save_best:  # in the folder of today: that of the saved path may be another run's
             self._set_best({key: self._here(path) for key, path in self._best().items()})
+
+    def _put_back_gradients(self, runner: Runner) -> None:
+        """Unless they would be added to others of another scale."""
+        pairs = list(zip(accumulation(runner), self.accumulation, strict=False))
+        if all(now['how'] == then['how'] for now, then in pairs):
+            for wrapper, (_, then) in zip(optim_wrappers(runner), pairs, strict=True):
+                wrapper._inner_count = then['iterations']
+            for name, weight in unwrapped(runner.model).named_parameters():
+                if name in self.gradients:
+                    weight.grad = self.gradients[name].to(weight.device)
+            runner.logger.info('the gradients of the last iterations were saved: none is lost')
+        self.gradients = {}
 
     def _warn_of_a_full_disk(self, runner: Runner) -> None:
         length = runner.max_epochs if self.by_epoch else runner.max_iters
@@ -208,6 +222,14 @@ def early_stopping(runner: Runner) -> list[EarlyStoppingHook]:
     return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
 
 
+def accumulation(runner: Runner) -> list[dict[str, Any]]:
+    """How each optimizer accumulates gradients, and over how many iterations it has by now."""
+    return [
+        dict(how=f'{type(w).__name__} of {w._accumulative_counts}', iterations=w._inner_count)
+        for w in optim_wrappers(runner)
+    ]
+
+
 def gradients(model: nn.Module) -> Tensors:
     """What the model's gradients are by now, on the CPU."""
     return {name: x.grad.cpu() for name, x in model.named_parameters() if x.grad is not None}
@@ -220,10 +242,12 @@ def saved_buffers(model: nn.Module) -> Tensors:
 
 
 def checkpoint_size(runner: Runner) -> int:
-    """About how many bytes a checkpoint takes: the model and the state of the optimizer."""
+    """About how many bytes a checkpoint takes: model, optimizer and accumulated gradients."""
     size = sum(x.nbytes for x in unwrapped(runner.model).state_dict().values())
     for wrapper in optim_wrappers(runner):
         defaults = wrapper.optimizer.defaults
         kept = 2 if 'betas' in defaults else 1 if defaults.get('momentum') else 0
+        if wrapper._accumulative_counts > 1:
+            kept += get_world_size()
         size += kept * sum(p.nbytes for group in wrapper.param_groups for p in group['params'])
     return size

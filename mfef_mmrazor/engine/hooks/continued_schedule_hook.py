@@ -40,8 +40,9 @@ class ContinuedScheduleHook(Hook):
     Args:
         how: ``'keep'``: the schedules as the run was started; ``'config'``: as the config has them
             now, at the step that is reached; ``'stretch'``: likewise, with every time in them
-            multiplied by new length / planned length; ``'restart'``: from their start, with every
-            time multiplied by remaining length / planned length.
+            multiplied by new length / the length that they are made for, which is that of the first
+            start or of the last ``'config'``; ``'restart'``: from their start, with every time
+            multiplied by remaining length / that length.
 
     Raises:
         ValueError: ``how`` is none of these; or there are several optimizers.
@@ -57,8 +58,8 @@ class ContinuedScheduleHook(Hook):
         if how not in HOWS:
             raise ValueError(f'how={how!r}, expected one of {", ".join(HOWS)}')
         self.how = how
-        self.planned: int | None = None  # until the run was stopped
-        self.scheduled: int | None = None  # when the times in the config were those of the run
+        self.planned: int | None = None  # length of the run when it was stopped, in iterations
+        self.scheduled: int | None = None  # length that the times in the config are made for
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep the length that the run is planned for, in iterations."""
@@ -78,7 +79,7 @@ class ContinuedScheduleHook(Hook):
         if not self.planned or self.planned == runner.max_iters or not runner.param_schedulers:
             return
         done = runner.iter if self.how == 'restart' else 0
-        if self.how == 'config' or not self.scheduled:
+        if self.how == 'config':
             self.scheduled = runner.max_iters
         factor = 1.0 if self.how == 'keep' else (runner.max_iters - done) / self.scheduled
         runner.logger.log(

@@ -70,11 +70,12 @@ class ResultsHook(Hook):
         """
         self.measure_calibration(runner)
         ((unit, over),) = position(runner).items()
-        missed = over and over not in [entry.get(unit) for entry in self.history]
+        if not over or over in [entry.get(unit) for entry in self.history] or not runner.val_loop:
+            return
         last = runner.max_iters if by_iterations(runner) else runner.max_epochs
-        runner.train_loop._decide_current_val_interval()  # it may change in the course of a run
-        due = over >= runner.val_begin and (over == last or over % runner.val_interval == 0)
-        if missed and due and runner.val_loop:
+        if hasattr(runner.train_loop, '_decide_current_val_interval'):  # mmengine's own loops
+            runner.train_loop._decide_current_val_interval()
+        if over >= runner.val_begin and (over == last or over % runner.val_interval == 0):
             runner.val_loop.run()
 
     def measure_calibration(self, runner: Runner) -> None:

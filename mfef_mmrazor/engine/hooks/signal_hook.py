@@ -62,8 +62,9 @@ class SignalHook(Hook):
         get them: a cluster signals all processes of a job, and torch's workers would die of it. Nor
         do they when Python ends, and tells those that are left to terminate: they are killed then.
         """
-        twice = 0 if by_iterations(runner) else runner.iter % len(runner.train_dataloader)
-        if twice and not self.resumed_at:
+        of_whole_epochs = runner.epoch * len(runner.train_dataloader)
+        twice = 0 if by_iterations(runner) else runner.iter - of_whole_epochs
+        if twice > 0 and not self.resumed_at:
             runner.logger.warning(
                 f'resumed from within an epoch: it starts over, {twice} steps are trained twice. '
                 'Checkpoints of whole epochs, and of a stop by a signal, go on exactly'

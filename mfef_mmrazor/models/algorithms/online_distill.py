@@ -68,7 +68,7 @@ class OnlineDistill(BaseAlgorithm):
             Otherwise each has its own.
         pretrained: Checkpoint of one plain network, to start every student from that names none
             of its own. How much of it was loaded is in the log.
-        init_cfg: Initialization config, of the students as well: it comes after all others.
+        init_cfg: Initialization config; applied to the students as well, after their own.
 
     Raises:
         ValueError: There are fewer than two students or the same one twice, or numbers of classes

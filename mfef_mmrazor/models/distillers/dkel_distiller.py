@@ -120,13 +120,18 @@ class DKELDistiller(MeanTeacherDistiller):
         )
         for teacher in self.mean_teachers:
             teacher.steps += 1  # in its step 0 it would take over the student's weights
-        first = dict(students[0].named_parameters())
-        own = self.mean_teachers[0].module.named_parameters()
-        if same := [name for name, x in own if x.dim() > 1 and torch.equal(x, first[name])]:
-            self.log(
-                f'the mean teacher of student0 starts from {len(same)} of its weights, not from '
-                f'others (a pretrained part?): {shortened(same)}'
-            )
+        for i, (teacher, student) in enumerate(zip(self.mean_teachers, students, strict=True)):
+            its = dict(student.named_parameters())
+            same = [
+                name
+                for name, x in teacher.module.named_parameters()
+                if x.dim() > 1 and x.any() and torch.equal(x, its[name])
+            ]
+            if same:
+                self.log(
+                    f'the mean teacher of student{i} starts from {len(same)} of its weights, not '
+                    f'from others (a pretrained part?): {shortened(same)}'
+                )
 
     def after_update(self, students: Sequence[BaseModel]) -> None:
         """Let the mean teachers follow the students."""

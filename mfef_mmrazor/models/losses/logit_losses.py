@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...cfg_type import Cfg
 from ...functional import bernoulli_kd_loss, kd_loss, standardized
-from ..builder import build_offering, find
+from ..builder import arguments_of, build_offering, find
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 
@@ -184,14 +184,14 @@ def build_loss(
         raise TypeError(f'found {cfg!r}, expected the config of a loss, as dict(type={kind!r})')
     check_temperature('tau', cfg.get('tau', tau))
     usual, chosen = find(dict(type=kind)), find({'type': kind, **cfg})
-    known = dict(tau=tau, teacher_detach=teacher_detach, loss_weight=1.0) | known
+    known = dict(tau=tau, teacher_detach=teacher_detach) | known
     if 'divergence' in inspect.signature(usual).parameters and not issubclass(chosen, usual):
         chosen, cfg = usual, dict(divergence=cfg)
     loss = build_offering(cfg, kind, **known)
-    takes = inspect.signature(chosen).parameters
-    if {'teacher_detach', 'divergence'} & set(takes):  # one of ours, or mmrazor's KLDivergence
+    takes = arguments_of(chosen)
+    if takes & {'teacher_detach', 'divergence'}:  # one of ours, or mmrazor's KLDivergence
         return loss
-    weight = 1.0 if 'loss_weight' in takes else known['loss_weight']
+    weight = 1.0 if 'loss_weight' in takes else known.get('loss_weight', 1.0)
     return DivergenceAdapter(loss, teacher_detach, weight)
 
 

@@ -154,6 +154,16 @@ def test_built_students_keep_their_weights_when_the_training_starts(tmp_path):
     assert equal(*same.students)
 
 
+def test_built_students_that_wait_for_their_initialisation_are_named(log):
+    waiting = student()
+    waiting['backbone']['init_cfg'] = dict(type='Constant', layer='Conv2d', val=1.0)
+    built = [build(waiting), build(waiting)]
+    built[1].init_weights()
+    OnlineDistill(built, dict(type='DMLDistiller'))
+    (warning,) = (line for line in log if 'keeps the weights' in line)
+    assert warning.startswith('student0 keeps') and 'init_cfg of backbone' in warning
+
+
 def test_without_distillation_students_train_bit_for_bit_as_they_do_alone():
     off = dict(type='EnsembleKLDivergence', loss_weight=0.0)
     model = online(

@@ -118,6 +118,8 @@ def test_mfefs_maps_can_learn_by_the_same_loss():
     ).double()
     caught = records(2, 8)
     loss = mfef.compute_distill_losses(caught, LABELS)['loss_map']
+    built = MapKLDivergence()
+    assert MFEFDistiller(8, 5, loss_map=built).loss_map is built
     assert MFEFDistiller(8, 5, loss_map=dict(type='MapKLDivergence'), tau=5.0).loss_map.tau == 5.0
     fused_map, _ = mfef.fused_classifier(mfef.informative_maps(caught))
     expected = sum(kd(fused_map.flatten(1), x.flatten(1), 2.0) for x in caught['feature'])

@@ -181,6 +181,21 @@ def test_a_loss_needs_neither_a_temperature_nor_a_weight():
     )
 
 
+@MODELS.register_module()
+class OwnKL(StandardizedKLDivergence):
+    """A loss that hands its arguments on."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+def test_a_loss_keeps_its_own_weight_and_gets_the_temperature_through_its_base():
+    distances = FFLDistiller(4, 6, loss_transfer=dict(type='DistanceWiseRKD')).loss_transfer
+    assert distances.loss.loss_weight == 25.0
+    own = FFLDistiller(4, 6, loss_transfer=dict(type='OwnKL'), tau=5.0).loss_transfer
+    assert isinstance(own, OwnKL) and own.tau == 5.0
+
+
 @pytest.mark.parametrize('cfg', [None, StandardizedKLDivergence()], ids=['none', 'built'])
 def test_a_loss_is_a_config(cfg):
     with pytest.raises(TypeError, match=r"expected the config of a loss, as dict\(type='KLDiv"):
