@@ -111,10 +111,10 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _put_back_gradients(self, runner: Runner) -> None:
         """Unless they would be added to others of another scale."""
-        pairs = list(zip(accumulation(runner), self.accumulation, strict=False))
-        if all(now['how'] == then['how'] for now, then in pairs):
-            for wrapper, (_, then) in zip(optim_wrappers(runner), pairs, strict=True):
-                wrapper._inner_count = then['iterations']
+        now, then = accumulation(runner), self.accumulation
+        if [each['how'] for each in now] == [each['how'] for each in then]:
+            for wrapper, saved in zip(optim_wrappers(runner), then, strict=True):
+                wrapper._inner_count = saved['iterations']
             for name, weight in unwrapped(runner.model).named_parameters():
                 if name in self.gradients:
                     weight.grad = self.gradients[name].to(weight.device)
@@ -181,7 +181,8 @@ class SafeCheckpointHook(CheckpointHook):
                 own = saved_buffers(averaging.ema_model.module)
                 self.of_processes['ema_buffers'] = all_gather_object(own)
         if is_accumulating(runner):
-            self.of_processes['gradients'] = all_gather_object(gradients(unwrapped(runner.model)))
+            own = saved_gradients(unwrapped(runner.model))
+            self.of_processes['gradients'] = all_gather_object(own)
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -230,7 +231,7 @@ def accumulation(runner: Runner) -> list[dict[str, Any]]:
     ]
 
 
-def gradients(model: nn.Module) -> Tensors:
+def saved_gradients(model: nn.Module) -> Tensors:
     """What the model's gradients are by now, on the CPU."""
     return {name: x.grad.cpu() for name, x in model.named_parameters() if x.grad is not None}
 
