@@ -9,7 +9,11 @@ import tempfile
 
 from torch import distributed, multiprocessing
 
-PRELOADED = ['mfef_mmrazor.apis']
+# what a run on digits imports
+PRELOADED = [
+    'mfef_mmrazor.apis', 'sklearn.datasets', 'torchmetrics.functional.classification',
+    'matplotlib.figure',
+]  # fmt: skip
 
 
 def in_processes(number, function, *args):
