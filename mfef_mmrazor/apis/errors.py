@@ -32,8 +32,8 @@ def user_errors() -> Iterator[None]:
     except (
         ValueError, TypeError, KeyError, OSError, RuntimeError, ImportError, AssertionError
     ) as error:  # fmt: skip
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        names = [frame.f_globals.get('__name__', '') for frame in frames]
+        frames = traceback.walk_tb(error.__traceback__)
+        names = [frame.f_globals.get('__name__', '') for frame, _ in frames]
         if isinstance(error, OSError):  # of a file: who asked for it?
             names = [name for name in names if name.partition('.')[0] not in OF_FILES]
         message = error.args[0] if isinstance(error, KeyError) and error.args else error

@@ -62,13 +62,8 @@ class SignalHook(Hook):
         get them: a cluster signals all processes of a job, and torch's workers would die of it. Nor
         do they when Python ends, and tells those that are left to terminate: they are killed then.
         """
-        of_whole_epochs = runner.epoch * len(runner.train_dataloader)
-        twice = 0 if by_iterations(runner) else runner.iter - of_whole_epochs
-        if twice > 0 and not self.resumed_at:
-            runner.logger.warning(
-                f'resumed from within an epoch: it starts over, {twice} steps are trained twice. '
-                'Checkpoints of whole epochs, and of a stop by a signal, go on exactly'
-            )
+        if not (self.resumed_at or by_iterations(runner)):
+            self._warn_of_an_epoch_that_starts_over(runner)
         if threading.current_thread() is not threading.main_thread():
             return
         self.former = {each: signal.signal(each, self._note) for each in SIGNALS}
@@ -77,6 +72,14 @@ class SignalHook(Hook):
         loader = runner.train_dataloader
         if by_iterations(runner) and is_infinite(loader) and loader.num_workers:
             restart_workers(runner.train_loop)
+
+    def _warn_of_an_epoch_that_starts_over(self, runner: Runner) -> None:
+        twice = runner.iter - runner.epoch * len(runner.train_dataloader)
+        if twice > 0:
+            runner.logger.warning(
+                f'resumed from within an epoch: it starts over, {twice} steps are trained twice. '
+                'Checkpoints of whole epochs, and of a stop by a signal, go on exactly'
+            )
 
     def _note(self, number: int, frame: Any) -> None:
         self.received = number

@@ -1,7 +1,7 @@
 """Losses from one set of logits to another, any of which a method can be given for its own."""
 
 import inspect
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from ..builder import arguments_of, build_offering, find
 Divergence = Callable[[Tensor, Tensor], Tensor]
 
 
-class LogitDivergence(nn.Module):
+class LogitDivergence(nn.Module, ABC):
     """Base of losses with the arguments of mmrazor's ``KLDivergence``.
 
     Args:
@@ -185,7 +185,7 @@ def build_loss(
     check_temperature('tau', cfg.get('tau', tau))
     usual, chosen = find(dict(type=kind)), find({'type': kind, **cfg})
     known = dict(tau=tau, teacher_detach=teacher_detach) | known
-    if 'divergence' in inspect.signature(usual).parameters and not issubclass(chosen, usual):
+    if 'divergence' in arguments_of(usual) and not issubclass(chosen, usual):
         chosen, cfg = usual, dict(divergence=cfg)
     loss = build_offering(cfg, kind, **known)
     takes = arguments_of(chosen)

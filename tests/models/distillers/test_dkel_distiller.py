@@ -10,6 +10,13 @@ from torch import nn
 from mfef_mmrazor.engine.hooks.distiller_update_hook import announce_updates
 from mfef_mmrazor.models import DKELDistiller, OnlineDistill
 
+RESNET8 = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(type='CifarResNet', depth=8),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='LinearClsHead', num_classes=5, in_channels=64),
+)
+
 
 def dkel(students=3, **options):
     torch.manual_seed(0)
@@ -91,16 +98,11 @@ def test_teachers_start_from_other_weights_and_come_nearer_at_one_pace():
 
 
 def test_a_pretrained_backbone_decouples_nothing_and_the_log_says_so(tmp_path, log):
-    student = dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=dict(type='CifarResNet', depth=8),
-        neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=5, in_channels=64),
-    )
     path = tmp_path / 'backbone.pth'
-    model = OnlineDistill([student] * 2, dict(type='DKELDistiller'))
+    model = OnlineDistill([RESNET8] * 2, dict(type='DKELDistiller'))
     torch.save(model.students[0].state_dict(), path)
     assert not any('starts from' in line for line in log)
+    student = copy.deepcopy(RESNET8)
     student['backbone']['init_cfg'] = dict(
         type='Pretrained', checkpoint=str(path), prefix='backbone.'
     )
@@ -112,17 +114,11 @@ def test_a_pretrained_backbone_decouples_nothing_and_the_log_says_so(tmp_path, l
 
 
 def test_the_students_start_as_they_do_in_any_method():
-    student = dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=dict(type='CifarResNet', depth=8),
-        neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=5, in_channels=64),
-    )
     models = []
     dkel_cfg = dict(type='DKELDistiller', in_channels=64, num_classes=5)
     for distiller in (dict(type='DMLDistiller'), dkel_cfg):
         torch.manual_seed(0)
-        models.append(OnlineDistill([student] * 3, distiller))
+        models.append(OnlineDistill([RESNET8] * 3, distiller))
     ours, others = models[1].students, models[0].students
     assert all(
         torch.equal(a, b)
