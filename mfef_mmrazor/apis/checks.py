@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmpretrain.registry import OPTIMIZERS
 from torch import nn
 
@@ -99,4 +99,19 @@ def check_sync_bn(cfg: Config, model: nn.Module) -> None:
         raise ValueError(
             f'sync_bn={cfg.get("sync_bn")!r}, or SyncBN in a network, works on GPUs only, and here '
             f'are {get_world_size()} processes on the CPU: take BN without sync_bn, or one process'
+        )
+
+
+def check_same_start(cfg: Config) -> None:
+    """Raise a ``ValueError``, in all processes, if they would start from different checkpoints.
+
+    Each has looked for itself, and their disks, or views of one, may differ. To be called when the
+    processes have met.
+    """
+    found = all_gather_object((cfg.get('resume', False), cfg.get('load_from')))
+    if any(each != found[0] for each in found):
+        starts = ', '.join(f'process {i}: {path or "none"}' for i, (_, path) in enumerate(found))
+        raise ValueError(
+            f'the processes would start from different checkpoints ({starts}): all need to see the '
+            'same work dir, on a disk that they share'
         )

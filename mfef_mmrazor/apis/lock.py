@@ -12,7 +12,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 # where launchers say which of the processes this is; the first one holds the lock for all of them
-RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+RANKS = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
 
 
 @contextmanager
@@ -29,8 +29,8 @@ def locked(work_dir: str | Path, launcher: str = 'none') -> Iterator[None]:
     Raises:
         RuntimeError: Another process is at work there.
     """
-    rank = 0 if launcher == 'none' else max(int(os.environ.get(name, 0)) for name in RANKS)
-    if fcntl is None or rank:
+    rank = os.environ.get(RANKS.get(launcher, ''), '0')
+    if fcntl is None or rank != '0':
         yield
         return
     Path(work_dir).mkdir(parents=True, exist_ok=True)

@@ -152,12 +152,14 @@ def run_job(work_dir: Path, launcher: str, method: str, seed: int) -> None:
     try:
         train(config, resume=True)
     except SystemExit:
+        if os.environ['SLURM_PROCID'] != '0':
+            return  # the first process speaks for all; one that fails ends it
         job = os.environ['SLURM_JOB_ID']
         state = subprocess.run(
             ['squeue', '--noheader', f'--jobs={job}', '--format=%T'],
             capture_output=True, text=True,
         ).stdout.strip()  # fmt: skip
-        if state == 'RUNNING' and os.environ['SLURM_PROCID'] == '0':
+        if state == 'RUNNING':
             print('back into the queue', flush=True)
             subprocess.run(['scontrol', 'requeue', job], check=True)
         raise

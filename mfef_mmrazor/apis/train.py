@@ -15,7 +15,7 @@ from ..engine.hooks import ProgressHook
 from ..engine.predictions import check_suffix, keep_predictions, write_predictions
 from ..engine.workers import end_workers
 from .checkpoints import check_model, check_teacher
-from .checks import check_folder, check_sync_bn, check_training
+from .checks import check_folder, check_same_start, check_sync_bn, check_training
 from .completion import SCORED_BY, complete_hooks, use_tta
 from .config import by_iterations, use_iterations, value_at
 from .config_keys import check_custom_keys
@@ -64,7 +64,8 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
         ValueError, TypeError, KeyError: The config is not one to train, or the model's
             part of it is wrong, or a checkpoint is of another architecture; the message says what
             was found, what was expected. Or the run to go on with has no intact checkpoint,
-            or is of another method, other students, batch size or number of processes.
+            or is of another method, other students, batch size or number of processes; or the
+            processes find different checkpoints.
         RuntimeError: Another run is at work in the work dir; or a loss, a gradient or a weight
             became NaN or infinite.
     """
@@ -93,6 +94,7 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(lambda log: not any(x in log.getMessage() for x in PER_WEIGHT))
         try:
+            check_same_start(cfg)
             runner.train()
         finally:
             end_workers(runner)

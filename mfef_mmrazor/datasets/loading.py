@@ -48,7 +48,9 @@ class LoadIntactImage(LoadImageFromFile):
             return results
         path = results['img_path']
         try:
-            return (self.deep if self.is_deep(path) else super()).transform(results)
+            if self.is_deep(path):
+                return self.deep.transform(results)
+            return super().transform(results)
         except Exception as error:  # every decoder has errors of its own
             reason = ' '.join(str(error).split())
             raise BrokenImageError(

@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 BINS = 15
+UNSCORED: list[float] = []  # not None: of several processes' results mmengine drops each None
 
 
 class Calibration(BaseMetric):
@@ -33,24 +34,24 @@ class Calibration(BaseMetric):
     """
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Take in one batch: of each image what is needed, three numbers or None."""
+        """Take in one batch: of each image what is needed, three numbers or none."""
         labels = [sample['gt_label'] for sample in data_samples if 'gt_label' in sample]
         single = len(labels) == len(data_samples) and all(y.numel() == 1 for y in labels)
         scores = _probabilities(data_samples) if single else None
         if scores is None:
-            self.results += [None] * len(data_samples)
+            self.results += [UNSCORED] * len(data_samples)
             return
         label = torch.cat([label.flatten() for label in labels]).cpu()
         confidence, predicted = scores.max(dim=1)
         nll = -_log(scores.gather(1, label[:, None]))[:, 0]
         self.results += torch.stack([nll, confidence, (predicted == label).double()], 1).tolist()
 
-    def compute_metrics(self, results: list[list[float] | None]) -> dict[str, float]:
+    def compute_metrics(self, results: list[list[float]]) -> dict[str, float]:
         """``nll`` and ``ece`` over all images."""
         # not needed, with Matplotlib, before the first validation
         from torchmetrics.functional.classification import binary_calibration_error
 
-        if None in results:
+        if UNSCORED in results:
             return {}
         nll, confidence, correct = torch.tensor(results, dtype=torch.float64).T.contiguous()
         # of the predicted class: right or not, a matter of two classes
@@ -85,7 +86,7 @@ class Diversity(BaseMetric):
         students = [samples for name, samples in data_samples.items() if name.startswith('student')]
         found = [_probabilities(samples) for samples in students]
         if len(students) < 2 or any(p is None for p in found):
-            self.results += [None] * len(students[0])
+            self.results += [UNSCORED] * len(students[0])
             return
         scores = torch.stack([p for p in found if p is not None])  # (m, B, K)
         pairs = len(students) * (len(students) - 1)
@@ -94,9 +95,9 @@ class Diversity(BaseMetric):
         kl = (scores[:, None] * (logs[:, None] - logs[None])).sum(dim=-1)  # (m, m, B), 0 for i = j
         self.results += torch.stack([unlike, kl.sum(dim=(0, 1)) / pairs], dim=1).tolist()
 
-    def compute_metrics(self, results: list[list[float] | None]) -> dict[str, float]:
+    def compute_metrics(self, results: list[list[float]]) -> dict[str, float]:
         """Means over all images."""
-        if None in results:
+        if UNSCORED in results:
             return {}
         unlike, kl = torch.tensor(results, dtype=torch.float64).mean(dim=0).tolist()
         return {'students.disagreement': 100 * unlike, 'students.kl': kl}
@@ -106,7 +107,7 @@ def _probabilities(samples: Sequence[Any]) -> Tensor | None:
     """Scores (B, K) of samples; None unless they are of classes that exclude each other."""
     if not all('pred_score' in sample for sample in samples):
         return None
-    scores = torch.stack([sample.get('pred_score') for sample in samples]).double().cpu()
+    scores = torch.stack([sample.get('pred_score') for sample in samples]).cpu().double()
     return scores if bool(((scores.sum(dim=-1) - 1).abs() < 1e-2).all()) else None
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..models.algorithms.online_distill import Predictions
 from ..models.data_samples import labels_of
-from .unwrap import unwrapped
+from .unwrap import averaging_hook, unwrapped
 
 
 class PredictorsEvaluator:
@@ -58,6 +58,13 @@ class PredictorsEvaluator:
         for metric in self.together:
             named |= metric.evaluate(size)
         return {**metrics['student0'], **named}
+
+
+def collected_as(evaluator: Evaluator | PredictorsEvaluator) -> dict[str, Any]:
+    """How a metric that is added is to bring the results of several processes together."""
+    names = ('collect_device', 'collect_dir')
+    first = next(iter(evaluator.metrics), None)
+    return {name: getattr(first, name) for name in names if hasattr(first, name)}
 
 
 class _PredictorsLoop:
@@ -126,7 +133,9 @@ class OnlineDistillValLoop(_PredictorsLoop, ValLoop):
     def run(self) -> dict[str, float]:
         """Score with the batch-norm statistics of the first process: those are saved."""
         if get_world_size() > 1:
-            self.own_buffers = [(x, x.clone()) for x in unwrapped(self.runner.model).buffers()]
+            averaging = averaging_hook(self.runner)  # it puts in its own, in before_val_epoch
+            models = [unwrapped(self.runner.model), *([averaging.ema_model] if averaging else [])]
+            self.own_buffers = [(x, x.clone()) for model in models for x in model.buffers()]
             for buffer, _ in self.own_buffers:
                 broadcast(buffer)
         try:

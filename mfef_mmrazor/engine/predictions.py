@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 
 from .checkpoint_files import write_atomically
-from .loops import PredictorsEvaluator
+from .loops import PredictorsEvaluator, collected_as
 
 SUFFIXES = ('.csv', '.json', '.pkl')
 
@@ -17,8 +17,8 @@ SUFFIXES = ('.csv', '.json', '.pkl')
 class KeptPredictions(BaseMetric):
     """Keeps what was predicted for each image, in the order of the data set; scores nothing."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.kept: list[dict[str, Any]] = []
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
@@ -47,8 +47,9 @@ def check_suffix(path: Path) -> None:
 
 def keep_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) -> None:
     """Let an evaluator keep what is to be written to a file."""
+    how = collected_as(evaluator)
     pickled = path.suffix == '.pkl'
-    evaluator.metrics.append(DumpResults(str(path)) if pickled else KeptPredictions())
+    evaluator.metrics.append(DumpResults(str(path), **how) if pickled else KeptPredictions(**how))
 
 
 def write_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) -> None:

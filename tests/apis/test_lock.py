@@ -56,6 +56,10 @@ def test_the_second_run_is_refused_until_the_first_is_gone(holder, tmp_path, mon
         pass
     with pytest.raises(RuntimeError, match=in_use), locked(tmp_path):
         pass
+    monkeypatch.setenv('RANK', '0')
+    monkeypatch.setenv('SLURM_PROCID', '1')  # torchrun under srun, which may count otherwise
+    with pytest.raises(RuntimeError, match=in_use), locked(tmp_path, 'pytorch'):
+        pass
     monkeypatch.delenv('RANK')
 
     holder.kill()

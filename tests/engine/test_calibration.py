@@ -1,12 +1,16 @@
 """Calibration against torchmetrics' own for several classes, and against sums by hand."""
 
 import itertools
+import json
 
 import pytest
 import torch
 from mmpretrain.structures import DataSample
+from processes import in_processes
+from torch import distributed
 from torchmetrics.classification import MulticlassCalibrationError
 
+from mfef_mmrazor.compat import init_cpu_processes
 from mfef_mmrazor.engine.calibration import Calibration, Diversity
 
 
@@ -74,3 +78,20 @@ def test_a_student_alone_differs_from_nobody():
     metric = Diversity()
     metric.process({}, dict(student0=[DataSample(pred_score=torch.tensor([0.5, 0.5]))]))
     assert metric.evaluate(1) == {}
+
+
+def scores_of_several_labels(work_dir):
+    """What one of several processes finds out of images with several labels."""
+    init_cpu_processes()
+    sample = DataSample(gt_label=torch.tensor([0, 1]), pred_score=torch.tensor([0.9, 0.8]))
+    calibration, diversity = Calibration(), Diversity()
+    calibration.process({}, [sample.to_dict()])
+    diversity.process({}, dict(student0=[sample], student1=[sample]))
+    found = [calibration.evaluate(2), diversity.evaluate(2)]
+    (work_dir / f'{distributed.get_rank()}.json').write_text(json.dumps(found))
+
+
+def test_nothing_is_said_in_several_processes_either(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    in_processes(2, scores_of_several_labels, tmp_path)
+    assert [json.loads((tmp_path / f'{i}.json').read_text()) for i in (0, 1)] == [[{}, {}]] * 2

@@ -5,14 +5,16 @@ import pytest
 import torch
 from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.fileio import load
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from mmpretrain.models import AverageClsScoreTTA
 from mmpretrain.structures import DataSample
+from mmrazor.registry import HOOKS
 from processes import in_processes
 
 from mfef_mmrazor.apis import load_config, train
 from mfef_mmrazor.engine.calibration import Calibration
-from mfef_mmrazor.engine.loops import PredictorsEvaluator, predict_all
+from mfef_mmrazor.engine.loops import PredictorsEvaluator, collected_as, predict_all
 from mfef_mmrazor.models import OnlineDistill
 
 
@@ -38,6 +40,14 @@ def test_every_predictor_is_scored_on_its_own_predictions():
     # a second epoch starts from nothing
     evaluator.process(dict(student0=samples([0], [0]), student1=samples([0], [1])), data_batch={})
     assert evaluator.evaluate(1)['student1.accuracy/top1'] == 0
+
+
+def test_what_is_added_is_collected_as_the_rest():
+    evaluator = Evaluator(dict(type='mmpretrain.Accuracy', collect_device='gpu'))
+    assert collected_as(PredictorsEvaluator(evaluator)) == dict(
+        collect_device='gpu', collect_dir=None
+    )
+    assert collected_as(Evaluator([])) == {}
 
 
 def test_the_plain_names_come_first_for_save_best_auto():
@@ -97,6 +107,39 @@ def train_and_keep_the_buffers(work_dir):
     runner = train(load_config(CONFIG, work_dir, small, launcher='pytorch'))
     mean = runner.model.module.architecture.backbone.bn1.running_mean
     torch.save(mean, work_dir / f'mean{runner.rank}.pt')
+
+
+@HOOKS.register_module()
+class NoteStatisticsHook(Hook):
+    """Keeps the batch-norm statistics with which each process scores."""
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        mean = runner.model.module.architecture.backbone.bn1.running_mean
+        torch.save(mean, Path(runner.work_dir, f'scored{runner.rank}.pt'))
+
+
+def train_with_averaged_statistics(work_dir):
+    """Train in one of several processes, with averages of the statistics of each."""
+    small = {
+        'train_cfg.max_epochs': 1,
+        'train_dataloader.batch_size': 10,
+        'train_dataloader.dataset.train_per_class': 4,
+        'val_dataloader.dataset.indices': 20,
+    }
+    cfg = load_config(CONFIG, work_dir, small, launcher='pytorch')
+    cfg.custom_hooks += [
+        dict(type='EMAHook', update_buffers=True), dict(type='mmrazor.NoteStatisticsHook')
+    ]  # fmt: skip
+    runner = train(cfg)
+    (averaging,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    own = averaging.ema_model.module.architecture.backbone.bn1.running_mean
+    torch.save(own, work_dir / f'mean{runner.rank}.pt')
+
+
+def test_several_processes_score_with_the_same_averages(tmp_path):
+    in_processes(2, train_with_averaged_statistics, tmp_path)
+    assert not torch.equal(*(torch.load(tmp_path / f'mean{i}.pt') for i in (0, 1)))
+    assert torch.equal(*(torch.load(tmp_path / f'scored{i}.pt') for i in (0, 1)))
 
 
 def test_several_processes_score_what_is_saved(tmp_path):

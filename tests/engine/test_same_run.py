@@ -1,5 +1,6 @@
 """A run goes on as the run that it was, in every process; or is told that it would not."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,17 @@ def test_two_processes_go_on_each_with_its_own_statistics(tmp_path):
     with pytest.raises(ValueError, match='number of processes 2, this one has 1'):
         batch = {'train_dataloader.batch_size': 10}
         train(config(tmp_path / 'stopped', epochs=3, **batch), resume=True)
+
+
+def train_in_a_folder_of_its_own(work_dir):
+    """Train in one of several processes, whose disks are not the same, and go on."""
+    cfg = config(work_dir / os.environ['RANK'], **{'train_dataloader.batch_size': 10})
+    cfg.launcher = 'pytorch'
+    train(cfg)
+    with pytest.raises(ValueError, match='different checkpoints .*process 1: none.*disk that they'):
+        train(cfg, resume=True)
+
+
+def test_processes_that_find_different_checkpoints_all_stop(tmp_path):
+    in_processes(2, train_in_a_folder_of_its_own, tmp_path)
+    assert [path.parent.name for path in tmp_path.rglob('*.pth')] == ['0']

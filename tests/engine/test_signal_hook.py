@@ -2,11 +2,14 @@
 
 import os
 import signal
+import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from processes import in_processes
 
@@ -160,13 +163,38 @@ def test_at_every_moment(case, straight, tmp_path):
     assert_same(straight(options), end(tmp_path / 'stopped'))
 
 
+def test_mean_teachers_between_the_batches_of_a_step(tmp_path):
+    options = dict(optim_wrapper__accumulative_counts=3)  # an epoch has five batches
+    train(config(METHODS['pcl'], tmp_path / 'straight', **options))
+    stopped_and_resumed(METHODS['pcl'], tmp_path, signal.SIGTERM, 'train', 5, **options)
+    assert_same(end(tmp_path / 'straight'), end(tmp_path / 'stopped'))
+
+
+def test_another_batch_size_begins_the_epoch_again(tmp_path, log):
+    stop = (signal.SIGTERM, 'train', 3)
+    with pytest.raises(SystemExit):
+        train(config(METHODS['dml'], tmp_path, stop))
+    allowed = dict(default_hooks__checkpoint__allow_changes=True, train_cfg__max_epochs=1)
+    cfg = config(METHODS['dml'], tmp_path, train_dataloader__batch_size=50, **allowed)
+    assert train(cfg, resume=True).iter == 3 + 2  # of all 100 images
+    assert any('it starts over, 3 steps are trained twice' in line for line in log)
+
+
 def train_in_each(work_dir, stop=None):
     """Train in one of several processes, or go on."""
     cfg = config(METHODS['dml'], work_dir, stop, train_dataloader__batch_size=10)
     cfg.launcher = 'pytorch'
     if stop:
-        with pytest.raises(SystemExit):
+        save = Runner.save_checkpoint
+
+        def save_late(*args, **kwargs):
+            time.sleep(1)
+            save(*args, **kwargs)
+
+        with patch.object(Runner, 'save_checkpoint', save_late), pytest.raises(SystemExit):
             train(cfg)
+        # a launcher would end the process that writes as soon as the other one has ended
+        assert (work_dir / 'last_checkpoint').read_text().startswith('epoch_')
     else:
         train(cfg, resume=True)
 

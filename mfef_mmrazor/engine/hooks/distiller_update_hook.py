@@ -59,11 +59,18 @@ def announce_updates(model: OnlineDistill, optimizer: Optimizer) -> list[Removab
     distiller.updates_announced = True
 
     def before(*_: Any) -> None:
-        if not model.distillation_stopped:
+        if not (model.distillation_stopped or overflows(optimizer)):
             distiller.before_update(model.students)
 
     def after(*_: Any) -> None:
-        if not model.distillation_stopped:
+        if not (model.distillation_stopped or overflows(optimizer)):
             distiller.after_update(model.students)
 
     return [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]
+
+
+def overflows(optimizer: Optimizer) -> bool:
+    """Whether the step is one of float16 that a fused optimizer leaves out; others are not asked
+    for such a step at all."""
+    found = getattr(optimizer, 'found_inf', None)
+    return found is not None and bool(found)

@@ -1,6 +1,7 @@
 """Ends a training at the first loss, gradient or weight that is not a finite number."""
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,14 +26,12 @@ class NonFiniteError(RuntimeError):
 
 
 class Step(NamedTuple):
-    """What is to be checked of a training step, and what to say about it."""
+    """What to say of a training step."""
 
-    numbers: dict[str, Tensor]
     iteration: int
     epoch: int
     lr: float
     batch: Any
-    ready: Any = None  # CUDA event after which the numbers are on the CPU
 
 
 @HOOKS.register_module()
@@ -42,13 +41,13 @@ class FiniteHook(Hook):
     The message names the loss term or the student, the iteration, the learning rate and the images
     of the batch, which is saved in the work dir as ``nonfinite_iter_<n>.pth``. No checkpoint is
     written after such a step, so the last one is finite. On the CPU a gradient that is not finite
-    is dropped, not applied. The check does not wait for a GPU: there it is made one step later,
-    when the gradient has been applied.
+    is dropped, not applied; on a GPU, for which the optimizer does not wait, it is noticed when it
+    has been applied.
 
     Args:
         skip_nonfinite: How many such steps of a run are left out, with a warning, before it is
-            stopped: their gradients are dropped and batch-norm statistics put back. With it, every
-            step waits for the GPU.
+            stopped: their gradients are dropped and batch-norm statistics put back. With it, the
+            optimizer waits for the GPU.
 
     Raises:
         ValueError: ``skip_nonfinite`` is negative.
@@ -66,7 +65,6 @@ class FiniteHook(Hook):
         self.skip_nonfinite = skip_nonfinite
         self.gradient_norms: list[Tensor] = []
         self.buffers: list[tuple[Tensor, Tensor]] = []
-        self.waiting: list[Step] = []
 
     def before_train(self, runner: Runner) -> None:
         """Look at the weights that the training starts from, and at every step's gradient."""
@@ -80,7 +78,8 @@ class FiniteHook(Hook):
             wrapper.optimizer.register_step_pre_hook(self._before_step)
             for wrapper in optim_wrappers(runner)
         ]
-        self.late = next(runner.model.parameters()).is_cuda and not self.skip_nonfinite
+        on_gpu = next(runner.model.parameters()).is_cuda
+        self.drops_gradients = not on_gpu or bool(self.skip_nonfinite)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Keep what a step that is left out must not change."""
@@ -91,9 +90,11 @@ class FiniteHook(Hook):
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
+        if getattr(optimizer, 'found_inf', None) is not None:
+            return  # a fused optimizer, which leaves out by itself what overflows in float16
         norm = total_norm(p.grad for group in optimizer.param_groups for p in group['params'])
         self.gradient_norms.append(norm)
-        if not (self.late or norm.isfinite()):
+        if self.drops_gradients and not norm.isfinite():
             optimizer.zero_grad(set_to_none=True)  # torch's optimizers then change nothing
 
     def after_train_iter(
@@ -103,7 +104,7 @@ class FiniteHook(Hook):
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Check the step; on a GPU the one before, which is ready by now."""
+        """Check the step."""
         numbers = {
             name: torch.as_tensor(value).detach()
             for name, value in (outputs or {}).items()
@@ -113,37 +114,16 @@ class FiniteHook(Hook):
             numbers[GRADIENTS] = torch.stack(self.gradient_norms).sum()
         numbers[WEIGHTS] = total_norm(unwrapped(runner.model).parameters())
         lr = max(lr for wrapper in optim_wrappers(runner) for lr in wrapper.get_lr()['lr'])
-        ready = None
-        if numbers[WEIGHTS].is_cuda:
-            numbers = {name: x.to('cpu', non_blocking=True) for name, x in numbers.items()}
-            ready = torch.cuda.Event()
-            ready.record()
-        step = Step(numbers, runner.iter + 1, runner.epoch + 1, lr, data_batch, ready)
-        self.waiting.append(step)
-        self.check(runner, leave=1 if self.late else 0)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Check what is left, before it is scored."""
-        self.check(runner)
-
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Check what is left, before it is saved."""
-        self.check(runner)
+        # mmengine's log waits for the losses as well
+        values = torch.stack([x.to(numbers[WEIGHTS]) for x in numbers.values()]).tolist()
+        bad = {name: x for name, x in zip(numbers, values, strict=True) if not math.isfinite(x)}
+        if bad:
+            self.report(runner, Step(runner.iter + 1, runner.epoch + 1, lr, data_batch), bad)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the optimizer as it was."""
         for handle in self.handles:
             handle.remove()
-
-    def check(self, runner: Runner, leave: int = 0) -> None:
-        """Check the steps that wait for it, but for the last ``leave``."""
-        while len(self.waiting) > leave:
-            step = self.waiting.pop(0)
-            if step.ready:
-                step.ready.synchronize()
-            bad = {k: v.item() for k, v in step.numbers.items() if not v.isfinite()}
-            if bad:
-                self.report(runner, step, bad)
 
     def report(self, runner: Runner, step: Step, bad: dict[str, float]) -> None:
         """Leave the step out if that is allowed, else stop."""

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ...models.algorithms.online_distill import OnlineDistill
 from ..calibration import Calibration, Diversity
-from ..loops import PredictorsEvaluator
+from ..loops import PredictorsEvaluator, collected_as
 from ..loss_terms import Shares, logged_losses, mean_losses, remarks, shares_by_epoch
 from ..position import by_iterations, epochs_over, position, steps_per_epoch
 from ..results import (
@@ -82,9 +82,10 @@ class ResultsHook(Hook):
         """Let validation measure it as well, once for each runner."""
         evaluator = runner.val_loop.evaluator if runner.val_loop else None
         if evaluator and not any(isinstance(m, Calibration) for m in evaluator.metrics):
-            evaluator.metrics.append(Calibration())
+            how = collected_as(evaluator)
+            evaluator.metrics.append(Calibration(**how))
             if isinstance(evaluator, PredictorsEvaluator):
-                evaluator.together.append(Diversity())
+                evaluator.together.append(Diversity(**how))
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Start the clock; validation is not counted."""

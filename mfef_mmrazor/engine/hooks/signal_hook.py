@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
+from mmengine.dist import all_gather_object, all_reduce, barrier, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmrazor.registry import HOOKS
@@ -17,6 +17,7 @@ from mmrazor.registry import HOOKS
 from ..loops import OnlineDistillValLoop
 from ..position import by_iterations, is_infinite
 from ..random_state import random_state, set_random_state
+from ..same_run import identity
 from ..unwrap import averaging_hook, is_accumulating
 from ..workers import kill_workers, restart_workers
 from .checkpoint_hook import SafeCheckpointHook
@@ -49,8 +50,11 @@ class SignalHook(Hook):
         self.former: dict[signal.Signals, Any] = {}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Remember where in the epoch the run was stopped."""
+        """Remember where in the epoch the run was stopped; it means nothing to other batches."""
         self.resumed_at = checkpoint.get('mid_epoch') if runner._resume else None
+        was, now = checkpoint.get('meta', {}).get('run', {}), identity(runner)
+        if any(was.get(key, now[key]) != now[key] for key in ('batch_size', 'processes')):
+            self.resumed_at = None
         if self.resumed_at and not by_iterations(runner):
             loop: Any = runner.train_loop
             loop.run_epoch = functools.partial(run_rest_of_epoch, loop, self.resumed_at)
@@ -159,6 +163,7 @@ class SignalHook(Hook):
             f'stopped by {signal.Signals(self.received).name} after iteration {meta["iter"]}; '
             + ('go on with --resume' if hooks else 'nothing is saved: there is no checkpoint hook')
         )
+        barrier()  # a launcher ends the others, also the one that still writes, when one has ended
         self.after_train(runner)
         raise SystemExit(128 + self.received)
 

@@ -190,6 +190,9 @@ class OnlineDistiller(BaseDistiller):
     def before_step(self, students: Sequence[BaseModel]) -> None:
         """Called at the start of every training step, after the previous optimizer step."""
 
+    def resume_within_step(self, students: Sequence[BaseModel]) -> None:
+        """Called when a run goes on between the batches of one step of the optimizer."""
+
     def before_update(self, students: Sequence[BaseModel]) -> None:
         """Called right before the optimizer uses the gradients."""
 

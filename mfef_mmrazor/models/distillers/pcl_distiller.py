@@ -108,13 +108,17 @@ class PCLDistiller(MeanTeacherDistiller):
 
     def before_step(self, students: Sequence[BaseModel]) -> None:
         """Let the mean teachers follow the students, once per step of the optimizer."""
-        # torch counts the changes of each tensor: there are none while gradients are accumulated
-        versions = [p._version for student in students for p in student.parameters()]
-        if versions == self._versions:
+        seen = self._versions
+        self.resume_within_step(students)
+        if self._versions == seen:
             return
-        self._versions = versions
         for teacher, student in zip(self.mean_teachers, students, strict=True):
             teacher.update_parameters(student)
+
+    def resume_within_step(self, students: Sequence[BaseModel]) -> None:
+        """Note the weights that the mean teachers have seen."""
+        # torch counts the changes of each tensor: there are none while gradients are accumulated
+        self._versions = [p._version for student in students for p in student.parameters()]
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Loss of the classifier on all features; what it and the mean teachers teach."""
