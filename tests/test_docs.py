@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.utils import digit_version
 from PIL import Image
 from processes import run_script
 
 from mfef_mmrazor.apis import export, load_config, train
+from mfef_mmrazor.apis.conditions import warn_of_long_ramp_up
+from mfef_mmrazor.compat import NEWEST_TESTED
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -87,6 +90,27 @@ def test_the_config_on_the_page_builds(tmp_path):
     path.write_text(config.replace('../_base_', str(ROOT / 'configs/_base_')))
     cfg = load_config(path)
     assert [student.backbone.depth for student in cfg.model.students] == [20, 20]
+
+
+def test_the_newest_versions_of_the_readme_are_those_that_need_no_warning():
+    rows = re.findall(r'^\| [\w.-]+ \| 3\.\d+ \| (.+?) \|', (ROOT / 'README.md').read_text(), re.M)
+    found = {}
+    for row in rows:
+        for part in row.split(', '):
+            name, version = part.split()
+            name = name.removeprefix('onedl-').removesuffix('-lite')
+            found[name] = max(found.get(name, version), version, key=digit_version)
+    assert {name: found[name] for name in NEWEST_TESTED} == NEWEST_TESTED
+
+
+def test_another_method_over_a_shorter_config_has_a_ramp_up_that_fits(tmp_path, capsys):
+    for name, block in enumerate(code_blocks('../configs/README.md')):
+        path = tmp_path / f'{name}.py'
+        path.write_text(block)
+        cfg = load_config(path)
+        assert cfg.model.distiller.type == 'ONEDistiller'
+        warn_of_long_ramp_up(path.name, cfg)
+    assert 'ramp_up' not in ''.join(capsys.readouterr())
 
 
 def test_every_page_is_in_the_table_of_contents():
