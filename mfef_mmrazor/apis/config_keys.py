@@ -5,7 +5,6 @@ of the checkpoints are gone without a word. So each dict of a config is compared
 of its ``type``, or with what mmengine itself reads at its place.
 """
 
-import inspect
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +26,8 @@ from torch import nn
 from torch.distributed import init_process_group
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
+
+from ..models.builder import arguments_of
 
 # what mmengine's Runner reads, and what else OpenMMLab's own configs have at the top level
 KNOWN_KEYS = {
@@ -139,7 +140,7 @@ def _check(
     kind = value.get('type', default)
     readers = _readers(path)
     called = [
-        _arguments(reader) for reader in (*readers, *_found(kind, factories)) if callable(reader)
+        arguments_of(reader) for reader in (*readers, *_found(kind, factories)) if callable(reader)
     ]
     defaults = {name: given for arguments, _ in called for name, given in arguments.items()}
     unknown_kind = bool(kind) and not _found(kind, factories)
@@ -195,23 +196,6 @@ def _found(kind: Any, factories: dict[str, list[Factory]]) -> list[Factory]:
         return [kind] if callable(kind) else []
     name = kind.rpartition('.')[2]
     return factories.get(name) or factories.get(f'{name}Recorder', [])  # mmrazor's short names
-
-
-def _arguments(factory: Factory) -> tuple[dict[str, Any], bool]:
-    """Names and defaults of what can be passed, and whether there may be more."""
-    functions = [factory]
-    if inspect.isclass(factory):
-        bases = map(vars, factory.__mro__[:-1])
-        functions = [base['__init__'] for base in bases if '__init__' in base]
-    found: dict[str, Any] = {}
-    for function in functions:
-        parameters = inspect.signature(function).parameters.values()
-        for parameter in parameters:
-            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                found.setdefault(parameter.name, parameter.default)
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-            return found, False  # else **kwargs go on to the next base class
-    return found, bool(functions)
 
 
 def _likely(key: str, names: Iterable[str], cutoff: float = 0.8) -> list[str]:

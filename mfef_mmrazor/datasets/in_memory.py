@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from mmengine.dataset import ConcatDataset
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS
@@ -49,7 +50,8 @@ class InMemory(Dataset[dict[str, Any]]):
         test_mode: Add the pictures' paths to the data samples, as predictions name them.
 
     Raises:
-        ValueError: ``padding_mode`` is unknown, or pictures have different sizes or several labels.
+        ValueError: ``padding_mode`` is unknown; or pictures have different sizes, several labels,
+            no channels or other numbers than uint8, or one of them cannot be read.
 
     Example:
         >>> from mfef_mmrazor.datasets import InMemory
@@ -136,7 +138,8 @@ def cached_images(dataset: Any, cfg: Cfg, paths: Sequence[str]) -> np.ndarray:
         paths: The images' files.
     """
     digest = hashlib.sha256(repr(cfg).encode()).hexdigest()[:12]
-    file = Path(dataset.data_root, f'{Path(dataset.img_prefix).name}.{digest}.npz')
+    first = dataset.datasets[0] if isinstance(dataset, ConcatDataset) else dataset
+    file = Path(first.data_root, f'{Path(first.img_prefix).name}.{digest}.npz')
     files = fingerprint(paths)
     try:
         with np.load(file, allow_pickle=False) as stored:
@@ -172,16 +175,31 @@ def read_images(dataset: Any) -> np.ndarray:
     """Every image once through the pipeline of the data set, by as many threads as there are CPUs.
 
     Raises:
-        ValueError: They have different sizes, or are packed already.
+        ValueError: They have different sizes, no channels or other numbers than uint8, are packed
+            already, or one of them cannot be read.
     """
 
     def read(i: int) -> np.ndarray:
-        image = dataset[i].get('img')
+        result = dataset[i]
+        image = result.get('img')
         if image is None:
             raise ValueError(
                 "InMemory: the pipeline of dataset gives no 'img'; end it before PackInputs"
             )
-        return np.asarray(image, dtype=np.uint8)
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3:
+            raise ValueError(
+                f'InMemory: image {i} is {image.dtype} of shape {image.shape}, expected uint8 of '
+                'shape (height, width, channels): leave normalisation to the data preprocessor, '
+                'and give grey pictures channels'
+            )
+        # mmpretrain takes another one where the pipeline gives None
+        if result.get('sample_idx') != dataset.get_data_info(i).get('sample_idx'):
+            raise ValueError(
+                f'InMemory: the pipeline of dataset gives nothing for image {i}; leave out what '
+                'cannot be read, as ImageFolder(skip_corrupt=True) does'
+            )
+        return image
 
     number, console = len(dataset), Console(stderr=True)
     with ThreadPool() as pool:

@@ -3,7 +3,11 @@
 from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
 from mmpretrain.registry import TRANSFORMS
+from PIL import Image
+
+ALWAYS_8_BITS = ('.jpg', '.jpeg')
 
 
 class BrokenImageError(ValueError):
@@ -15,8 +19,10 @@ class LoadIntactImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, that names a truncated or unreadable image.
 
     Some versions of OpenCV return the part of a truncated JPEG that is there, the rest grey. Pillow
-    never does. An image that was read before passes unchanged: mmpretrain's inferencers read images
-    themselves, and only take a transform called ``LoadImageFromFile`` out of the pipeline.
+    never does, so it reads every image of 8 bits. Images of more bits are scaled to 8 by OpenCV, as
+    mmcv does: Pillow would make everything above 255 white. An image that was read before passes
+    unchanged: mmpretrain's inferencers read images themselves, and only take a transform called
+    ``LoadImageFromFile`` out of the pipeline.
 
     Args:
         imdecode_backend: mmcv's name of the decoder; ``'cv2'`` is faster.
@@ -34,6 +40,7 @@ class LoadIntactImage(LoadImageFromFile):
 
     def __init__(self, imdecode_backend: str = 'pillow', **kwargs: Any) -> None:
         super().__init__(imdecode_backend=imdecode_backend, **kwargs)
+        self.deep = LoadImageFromFile(imdecode_backend='cv2', **kwargs)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Add ``img``, ``img_shape`` and ``ori_shape`` to what has an ``img_path``."""
@@ -41,10 +48,26 @@ class LoadIntactImage(LoadImageFromFile):
             return results
         path = results['img_path']
         try:
-            return super().transform(results)
+            return (self.deep if self.is_deep(path) else super()).transform(results)
         except Exception as error:  # every decoder has errors of its own
             reason = ' '.join(str(error).split())
             raise BrokenImageError(
                 f'{path} cannot be read as a picture ({reason}). Replace or delete the file, or '
                 'leave out all such files: ImageFolder(skip_corrupt=True)'
             ) from None
+
+    def is_deep(self, path: str) -> bool:
+        """Whether a file is a whole picture of more than 8 bits a channel."""
+        if path.lower().endswith(ALWAYS_8_BITS):
+            return False
+        try:
+            with (
+                fileio.get_local_path(path, self.backend_args) as local,
+                Image.open(local) as image,
+            ):
+                if image.mode[0] not in 'IF':
+                    return False
+                image.load()
+        except Exception:  # what is wrong with it is said when it is read
+            return False
+        return True

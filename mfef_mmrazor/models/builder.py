@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from typing import Any
@@ -79,7 +79,7 @@ def build_offering(cfg: Cfg, kind: str, **offered: Any) -> Any:
     """
     if not isinstance(cfg, dict):
         return build(cfg)
-    takes = arguments_of(find({'type': kind, **cfg}))
+    takes, _ = arguments_of(find({'type': kind, **cfg}))
     return build(cfg, type=kind, **{name: x for name, x in offered.items() if name in takes})
 
 
@@ -129,16 +129,25 @@ def initialise(network: BaseModule) -> None:
         logger.setLevel(level)
 
 
-def arguments_of(kind: type) -> set[str]:
-    """Names of the arguments that a class takes, through ``**kwargs`` for its base as well."""
-    found: set[str] = set()
-    for base in kind.__mro__:
-        if '__init__' in vars(base):
-            parameters = inspect.signature(vars(base)['__init__']).parameters
-            found |= set(parameters)
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-                break
-    return found
+def arguments_of(factory: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
+    """Names and defaults of what can be passed, and whether there may be more.
+
+    Arguments of base classes are there where ``**kwargs`` lead to them, and there may be more where
+    ``**kwargs`` go on to the end.
+    """
+    functions = [factory]
+    if inspect.isclass(factory):
+        bases = map(vars, factory.__mro__[:-1])
+        functions = [base['__init__'] for base in bases if '__init__' in base]
+    found: dict[str, Any] = {}
+    for function in functions:
+        parameters = inspect.signature(function).parameters.values()
+        for parameter in parameters:
+            if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                found.setdefault(parameter.name, parameter.default)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            return found, False
+    return found, bool(functions)
 
 
 def check_arguments(factory: type, cfg: Cfg) -> None:

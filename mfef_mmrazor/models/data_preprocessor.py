@@ -109,7 +109,7 @@ class InMemoryDataPreprocessor(ClsDataPreprocessor):
         width, channels = images.shape[2:]
         rows = images.flatten(2).float()  # long rows are faster than three channels each
         if self._enable_normalize:
-            mean, std = (x.flatten().repeat(width) for x in (self.mean, self.std))
+            mean, std = (x.flatten().expand(channels).repeat(width) for x in (self.mean, self.std))
             rows = rows.sub_(mean).div_(std)
         return rows.unflatten(2, (width, channels)).permute(0, 3, 1, 2)
 

@@ -133,8 +133,9 @@ def _losses_per_label(method: type[OnlineDistiller], cfg: Cfg, defaults: dict[st
 def check_teaching(distiller: OnlineDistiller, students: Sequence[nn.Module]) -> None:
     """Raise a ``ValueError`` if what is taught does not fit students with several labels an image.
 
-    That is if only some of them have several labels, or the method is defined for one label alone,
-    or one of its losses compares softmaxes. Heads with other logits in training are warned of.
+    That is if only some of them have several labels, or it is unknown how many, or the method is
+    defined for one label alone, or one of its losses compares softmaxes. Heads with other logits in
+    training are warned of.
     """
     for i, student in enumerate(students):
         if isinstance(getattr(student, 'head', None), ArcFaceClsHead):
@@ -153,6 +154,11 @@ def check_teaching(distiller: OnlineDistiller, students: Sequence[nn.Module]) ->
         raise ValueError(
             f'student{one} has a multi-label head, student{other} has not: students can teach each '
             'other only if all have'
+        )
+    if number_of_classes(students[0]) is None:
+        raise ValueError(
+            f'student0: its multi-label head {type(students[0].head).__name__} does not say how '
+            'many labels there are; set its attribute num_classes'
         )
     if not distiller.takes_multi_label:
         raise ValueError(
@@ -204,10 +210,39 @@ def share_augments(
             f'train_cfg.augments of the students ({_names(wanted[0])}) cannot be done by '
             f'a {type(preprocessor).__name__}; take them out, or use a ClsDataPreprocessor'
         )
+    if getattr(preprocessor, 'num_views', None):
+        raise ValueError(
+            f'train_cfg.augments of the students ({_names(wanted[0])}) cannot mix the '
+            f'num_views={preprocessor.num_views} of the data preprocessor; take one of them out'
+        )
     preprocessor.batch_augments = wanted[0]
     preprocessor.to_onehot = True
     preprocessor.num_classes = preprocessor.num_classes or number_of_classes(students[0])
     _log(f"batches are mixed as the students' train_cfg says: {_names(wanted[0])}")
+
+
+def warn_of_normalisation(students: Sequence[nn.Module], preprocessor: Any) -> None:
+    """Warn of students with a normalisation of their own, other than that of all their images."""
+    used = _normalisation(preprocessor)
+    for i, student in enumerate(students):
+        own = _normalisation(getattr(student, 'data_preprocessor', None))
+        if own and own != used:
+            taken = 'mean {}, std {}'.format(*used) if used else 'none'
+            print_log(
+                f'student{i}: its own normalisation (mean {own[0]}, std {own[1]}) is ignored, as '
+                f'one data_preprocessor serves all students ({taken}). Weights that were trained '
+                'with its own would see images that they do not know',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def _normalisation(preprocessor: Any) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of each channel; None for no normalisation."""
+    if not getattr(preprocessor, '_enable_normalize', False):
+        return None
+    mean, std = (x.flatten().tolist() for x in (preprocessor.mean, preprocessor.std))
+    return mean, std
 
 
 class Heads:

@@ -5,7 +5,7 @@ import logging
 import runpy
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,7 +42,8 @@ def load_initial_weights(network: nn.Module, path: str, name: str) -> None:
 
     Names of weights may be mmpretrain's, those of a bare backbone, or of torchvision or timm where
     mmpretrain has a converter for them; prefixes of wrappers are dropped. A weight of another
-    shape, such as that of a classifier for other classes, keeps its initial value.
+    shape, such as that of a classifier for other classes, keeps its initial value, unless the
+    network itself fits it, as vision transformers resize their position embeddings.
 
     Args:
         network: The network, initialised.
@@ -51,7 +52,7 @@ def load_initial_weights(network: nn.Module, path: str, name: str) -> None:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not a checkpoint, or no weight of it fits.
+        ValueError: It is not a checkpoint, or no weight of it fits the network's backbone.
 
     Example:
         >>> import tempfile, torch
@@ -76,26 +77,44 @@ def _read(path: str, name: str) -> Weights:
 
 def _load_fitting(network: nn.Module, namings: Iterable[Weights], path: str, name: str) -> None:
     """Load the most of what fits, under any of several sets of names, and say how much."""
-    expected = {
-        key: value
-        for key, value in network.state_dict().items()
-        if not key.endswith('num_batches_tracked')
-    }
-    namings = list(namings)
-    fitting = max((_fitting(named, expected) for named in namings), key=len)
-    if expected and not fitting:
+    # whole numbers are no weights: counts of batch norm, indices of position embeddings
+    expected = {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
+    needed = {key for key in expected if key.startswith('backbone.')} or {*expected}
+    found: list[str] = []
+    best: Weights = {}
+    for named in namings:
+        found = found or [*named]
+        best = max(best, named, key=lambda weights: len(_fitting(weights, expected)))
+        if expected.keys() <= named.keys():
+            break
+    fitting = _fitting(best, expected)
+    if needed and not needed & fitting.keys():
         raise ValueError(
-            f'{name}: none of its {len(expected)} weights is in {path}; found names like '
-            f'{", ".join([*namings[0]][:2]) or "none"}, expected {", ".join([*expected][:2])}'
+            f'{name}: none of its {len(needed)} weights is in {path}; found names like '
+            f'{", ".join(found[:2]) or "none"}, expected {", ".join(sorted(needed)[:2])}'
         )
+    loaded = {*fitting, *_load_resized(network, best, expected)}
     network.load_state_dict(fitting, strict=False)
-    left = [key for key in expected if key not in fitting]
+    left = [key for key in expected if key not in loaded]
     print_log(
-        f'{name}: loaded {len(fitting)} of {len(expected)} weights from {path}'
+        f'{name}: loaded {len(loaded)} of {len(expected)} weights from {path}'
         + (f'; initialised anew: {shortened(left)}' if left else ''),
         logger='current',
         level=logging.WARNING if left else logging.INFO,
     )
+
+
+def _load_resized(network: nn.Module, weights: Weights, expected: Weights) -> set[str]:
+    """Load what has another shape than expected, if the network resizes it; the names of that."""
+    before = {
+        key: expected[key].clone()
+        for key, value in weights.items()
+        if key in expected and value.shape != expected[key].shape
+    }
+    if before:
+        with suppress(Exception):  # torch's, of what is not resized; or the network's own
+            network.load_state_dict({k: weights[k] for k in weights if k in expected}, strict=False)
+    return {key for key, value in before.items() if not torch.equal(value, expected[key])}
 
 
 @WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)

@@ -17,8 +17,16 @@ KEEPS_CHANNELS = (
 
 
 def number_of_classes(student: nn.Module) -> int | None:
-    """K of a student's head, None where it does not say."""
-    return getattr(getattr(student, 'head', None), 'num_classes', None)
+    """K of a student's head, None where it does not say.
+
+    Some of mmpretrain's heads do not keep the number; what their last layer gives has as many.
+    """
+    head: Any = getattr(student, 'head', None)
+    told = getattr(head, 'num_classes', None)
+    if told is None and type(head).__module__.startswith('mmpretrain.'):
+        layers = [layer for layer in head.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
+        told = layers[-1].weight.shape[0] if layers else None
+    return told
 
 
 def map_channels(student: nn.Module) -> int | None:

@@ -36,7 +36,7 @@ def build_student(index: int, student: Cfg | BaseModel, pretrained: str | None =
         cfg, own = split_initial_weights(resolve_student(student))
         pretrained = own or pretrained
         try:
-            student = build(cfg)
+            student = build(copy.deepcopy(cfg))  # mmpretrain changes what it gets
         except ImportError as error:
             raise ImportError(
                 f'{name}: {error}. Students are image classifiers, of mmpretrain or your own; '

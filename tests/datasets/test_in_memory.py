@@ -114,3 +114,29 @@ def test_what_cannot_be_one_array_is_refused(folder):
         InMemory(dict(type='Digits', pipeline=[dict(type='PackInputs')]))
     with pytest.raises(ValueError, match="padding_mode='edge'"):
         InMemory(DIGITS, padding_mode='edge')
+
+
+def test_a_picture_never_gets_the_label_of_another(folder):
+    """mmpretrain takes any other picture where the pipeline gives none."""
+    truncate(Path(folder['data_root'], 'train/cat/001.png'))
+    folder['pipeline'] = [dict(type='LoadIntactImage', ignore_empty=True)]
+    with pytest.raises(ValueError, match='gives nothing for image 1; .*skip_corrupt=True'):
+        InMemory(folder)
+
+
+def test_normalised_and_grey_pictures_are_refused(folder):
+    load = folder['pipeline'][0]
+    folder['pipeline'] = [load, dict(type='mmcv.Normalize', mean=[99] * 3, std=[9] * 3)]
+    with pytest.raises(ValueError, match='image 0 is float32 .*expected uint8'):
+        InMemory(folder)
+    folder['pipeline'] = [dict(load, color_type='grayscale')]
+    with pytest.raises(ValueError, match=r'of shape \(12, 12\), .*give grey pictures channels'):
+        InMemory(folder)
+
+
+def test_the_cache_of_several_folders_in_one(folder):
+    both = dict(type='ConcatDataset', datasets=[folder, folder])
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        first, second = (InMemory(both, cache=True) for _ in range(2))
+    assert len(first) == 12 and torch.equal(first.images, second.images)
+    assert len([*Path(folder['data_root']).glob('train.*.npz')]) == 1

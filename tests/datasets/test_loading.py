@@ -1,3 +1,6 @@
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
@@ -48,3 +51,22 @@ def test_opencv_if_asked_for_gets_the_same_message(tmp_path):
     path.write_bytes(b'')
     with pytest.raises(BrokenImageError, match='picture.jpg cannot be read as a picture'):
         LoadIntactImage(imdecode_backend='cv2')(dict(img_path=str(path)))
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+@pytest.mark.parametrize('shape', [(12, 12), (12, 12, 3)])
+def test_more_than_8_bits_are_scaled_as_opencv_does(suffix, shape, tmp_path):
+    path = str(tmp_path / f'picture.{suffix}')
+    deep = np.random.default_rng(0).integers(0, 2**16, shape, dtype=np.uint16)
+    cv2.imwrite(path, deep)
+    found, expected = (
+        load(dict(img_path=path))['img'].astype(int)
+        for load in (LoadIntactImage(), LoadImageFromFile())
+    )
+    # Pillow itself scales TIFF files of three channels, and rounds otherwise
+    assert np.abs(found - expected).max() <= (suffix == 'tif' and len(shape) == 3)
+    assert np.abs(found[..., 0] - deep.reshape(12, 12, -1)[..., 0] / 256).max() <= 1
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content[: len(content) // 2])
+    with pytest.raises(BrokenImageError, match='cannot be read as a picture'):
+        LoadIntactImage()(dict(img_path=path))

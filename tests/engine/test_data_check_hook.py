@@ -8,6 +8,7 @@ from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
 
 from mfef_mmrazor.engine import DataCheckHook
+from mfef_mmrazor.engine.hooks.data_check_hook import warn_of_repeats
 from mfef_mmrazor.models import OnlineDistill
 
 PIPELINE = [dict(type='mmpretrain.Resize', scale=32), dict(type='mmpretrain.PackInputs')]
@@ -84,6 +85,24 @@ def test_the_check_changes_nothing_of_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(DataCheckHook, 'before_train', lambda *_: None)
     unchecked = run(tmp_path / 'unchecked').model.state_dict()
     assert all(torch.equal(checked[name], unchecked[name]) for name in checked)
+
+
+def test_no_batch_at_all(tmp_path):
+    with pytest.raises(ValueError, match='10 images of this process make no batch of 11'):
+        run(tmp_path, batch_size=11, drop_last=True)
+
+
+@pytest.mark.parametrize('times', [1, 2])
+def test_copies_of_an_image_that_are_cropped_alike_are_warned_of(tmp_path, times, log):
+    digits = dict(type='mmpretrain.Digits', train_per_class=1, pipeline=[])
+    memory = dict(type='mmpretrain.InMemory', dataset=digits)
+    wrapped = dict(type='RepeatDataset', times=times, dataset=memory)
+    dataset = memory if times == 1 else wrapped
+    loader = Runner.build_dataloader(
+        dict(batch_size=5, dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=True))
+    )
+    warn_of_repeats(loader)
+    assert len([line for line in log if 'the same crop and flip' in line]) == times - 1
 
 
 def test_one_class(tmp_path):

@@ -221,3 +221,49 @@ def test_the_loss_of_all_heads_can_be_switched():
     own = online([student()] * 2, head=dict(loss=dict(type='CrossEntropyLoss', loss_weight=0.5)))
     own.head.loss_module = MODELS.build(dict(SMOOTH, _scope_='mmpretrain'))
     assert own.distiller.fused_classifier.head.loss_module.loss_weight == 0.5
+
+
+def test_a_normalisation_of_ones_own_that_is_ignored_is_told(log):
+    own = dict(student(), data_preprocessor=dict(mean=[0.0] * 3, std=[255.0] * 3))
+    common = dict(PREPROCESSOR, mean=[125.0] * 3, std=[60.0] * 3)
+    online([student(), own], preprocessor=common)
+    told = [line for line in log if 'normalisation' in line]
+    assert len(told) == 1 and told[0].startswith('student1: its own normalisation (mean [0.0, 0.0')
+    log.clear()
+    online([own, own])  # of the first student, for all
+    assert not any('normalisation' in line for line in log)
+
+
+def test_views_cannot_be_mixed():
+    views = dict(type='mmpretrain.InMemoryDataPreprocessor', num_views=2)
+    with pytest.raises(ValueError, match=r'\(Mixup\) cannot mix the num_views=2'):
+        online([student(MIXUP)] * 2, preprocessor=views)
+
+
+def test_a_data_preprocessor_for_other_classes(log):
+    """As a config of mmpretrain's brings one, whose head alone was changed."""
+    cfg = dict(student(MIXUP), data_preprocessor=dict(num_classes=1000))
+    model = online([cfg, cfg])
+    assert any(line.startswith('data_preprocessor: num_classes=10, as the heads') for line in log)
+    images, samples = batch()
+    data = model.data_preprocessor(dict(inputs=list(images), data_samples=samples), True)
+    assert model.loss(**data)['student0.loss'].isfinite()
+
+
+def test_a_multi_label_head_that_keeps_no_number_of_classes():
+    head = dict(type='CSRAClsHead', num_heads=2, lam=0.1, num_classes=5, in_channels=64)
+    csra = dict(student(), head=head, neck=None)
+    model = online([csra, csra], in_channels=64)
+    images, samples = batch()
+    losses = model.loss(images, [sample.set_gt_score(torch.ones(5)) for sample in samples])
+    assert model.multi_label == 5 and all(x.isfinite().all() for x in losses.values())
+
+
+def test_initial_weights_that_are_the_same_and_new_at_once():
+    with pytest.raises(ValueError, match='init_cfg of OnlineDistill would initialise each'):
+        OnlineDistill(
+            [student()] * 2,
+            dict(type='DMLDistiller'),
+            same_initial_weights=True,
+            init_cfg=dict(type='Xavier', layer='Linear'),
+        )

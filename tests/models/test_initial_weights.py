@@ -8,6 +8,7 @@ import torchvision
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS as NETWORKS
 
+from mfef_mmrazor.models import initial_weights
 from mfef_mmrazor.models.builder import build
 from mfef_mmrazor.models.initial_weights import load_initial_weights, warn_of_twins
 from mfef_mmrazor.models.students import resolve_student
@@ -113,7 +114,7 @@ def test_what_cannot_start_it_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='student2: checkpoint not found: no.pth'):
         load_initial_weights(small(), 'no.pth', 'student2')
     other = saved(torch.nn.Linear(3, 2).state_dict(), tmp_path)
-    with pytest.raises(ValueError, match='student2: none of its 47 .*plain.pth.*weight, bias'):
+    with pytest.raises(ValueError, match='student2: none of its 45 .*plain.pth.*weight, bias'):
         load_initial_weights(small(), other, 'student2')
     (tmp_path / 'text.pth').write_text('no tensors')
     with pytest.raises(ValueError, match='text.pth cannot be read as a checkpoint'):
@@ -171,3 +172,30 @@ def test_networks_of_mmpretrain_alone_are_checked_as_well(tmp_path):
         network = NETWORKS.build(dict(type='ImageClassifier', backbone=backbone))
     with pytest.raises(ValueError, match='ResNet: none of its .* weights is in'):
         network.init_weights()
+
+
+def vit(size, **head):
+    backbone = dict(type='VisionTransformer', arch='deit-t', img_size=size)
+    head = dict(type='VisionTransformerClsHead', num_classes=10, in_channels=192) | head
+    return build(dict(type='mmpretrain.ImageClassifier', backbone=backbone, head=head))
+
+
+def test_position_embeddings_are_resized_as_the_network_does_it(tmp_path, log, monkeypatch):
+    converted = []
+    monkeypatch.setattr(initial_weights, '_converted', lambda *args: converted.append(args) or {})
+    source, network, expected = vit(32), vit(48, num_classes=7), vit(48)
+    for value in source.parameters():
+        torch.nn.init.normal_(value)
+    load_initial_weights(network, saved(source.state_dict(), tmp_path), 'student0')
+    assert log[-1].endswith('initialised anew: head.layers.head.weight, head.layers.head.bias')
+    expected.load_state_dict(source.state_dict())
+    for key, value in expected.backbone.state_dict().items():
+        assert torch.equal(network.backbone.state_dict()[key], value)
+    assert not converted  # slow, and of no use where all names are known
+
+
+def test_a_head_alone_is_not_enough(tmp_path):
+    """As torchvision's RegNet, of whose names mmpretrain knows that of a bias."""
+    other = saved({'head.fc.bias': torch.zeros(10), 'stem.0.weight': torch.zeros(3)}, tmp_path)
+    with pytest.raises(ValueError, match='none of its 45 .*found names like head.fc.bias'):
+        load_initial_weights(small(), other, 'student0')

@@ -48,3 +48,12 @@ def test_the_checkpoint_of_the_whole_network_is_split_off():
     assert split_initial_weights(dict(type='A', init_cfg=whole)) == (dict(type='A'), 'a.pth')
     for cfg in (dict(type='TimmClassifier', pretrained=True), dict(type='A', init_cfg=part)):
         assert split_initial_weights(cfg) == (cfg, None)
+
+
+def test_one_config_can_be_given_twice():
+    """mmpretrain adds to the list of probabilities that it is given."""
+    mixes = dict(augments=[dict(type='Mixup', alpha=0.8)], probs=[0.5])
+    cfg = dict(resolve_student(dict(cfg_path=RESNET)), train_cfg=mixes)
+    first, second = (build_student(i, cfg) for i in range(2))
+    assert first.data_preprocessor.batch_augments.probs == [0.5, 0.5]
+    assert second.data_preprocessor.batch_augments.probs == [0.5, 0.5]

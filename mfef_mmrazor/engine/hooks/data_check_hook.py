@@ -1,14 +1,18 @@
 """Looks at the training data before the first step, for what would only show later."""
 
 import copy
+import logging
 from typing import Any
 
-from mmengine.dataset import InfiniteSampler
+from mmengine.dataset import ClassBalancedDataset, InfiniteSampler, RepeatDataset
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
+from mmpretrain.datasets.samplers import RepeatAugSampler
 from mmrazor.registry import HOOKS
 from torch.utils.data import DataLoader
 
+from ...datasets import InMemory
 from ...models.student_facts import number_of_classes
 from ..random_state import kept_random_state
 from ..unwrap import unwrapped
@@ -23,8 +27,11 @@ class DataCheckHook(Hook):
 
     - There is one class alone: every network is right on all of it.
     - There are more classes than the network tells apart.
+    - There is no whole batch, and only whole ones are taken.
     - The last batch of an epoch has one image, and the model cannot be trained on one, as a batch
       norm gets a single number of each channel. A copy of the model tries it.
+
+    Images that are repeated within an epoch, but cropped alike each time, are warned of.
 
     Raises:
         ValueError: One of these; in ``before_train``.
@@ -35,6 +42,13 @@ class DataCheckHook(Hook):
         model, loader = unwrapped(runner.model), runner.train_dataloader
         network = getattr(model, 'architecture', model)
         _check_classes(loader.dataset, number_of_classes(network))
+        if not len(loader):
+            raise ValueError(
+                f'train_dataloader: the {len(loader.sampler)} images of this process make no batch '
+                f'of {loader.batch_size}, and drop_last=True leaves out what is less; take '
+                'drop_last=False or a smaller batch_size'
+            )
+        warn_of_repeats(loader)
         if isinstance(loader.sampler, InfiniteSampler) or loader.drop_last or not loader.batch_size:
             return
         images = len(loader.sampler)  # of this process
@@ -54,6 +68,23 @@ def _check_classes(dataset: Any, expected: int | None) -> None:
         raise ValueError(
             f'train_dataloader.dataset has {found} classes, but num_classes={expected} in the head '
             'of the network; set it to the number of classes'
+        )
+
+
+def warn_of_repeats(loader: DataLoader[Any]) -> None:
+    """Warn of an ``InMemory`` data set whose images come several times in an epoch."""
+    dataset: Any = loader.dataset
+    repeated = isinstance(loader.sampler, RepeatAugSampler)
+    while hasattr(dataset, 'dataset'):  # a wrapper
+        repeated |= isinstance(dataset, (ClassBalancedDataset, RepeatDataset))
+        dataset = dataset.dataset
+    if repeated and isinstance(dataset, InMemory):
+        print_log(
+            'train_dataloader: an image that comes several times in an epoch gets the same crop '
+            'and flip each time, as InMemory goes by its number; take the data set with its '
+            'pipeline where the copies are to differ',
+            logger='current',
+            level=logging.WARNING,
         )
 
 

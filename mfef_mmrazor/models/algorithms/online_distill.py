@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel, ModuleList
 from mmengine.structures import BaseDataElement
 from mmrazor.models.algorithms.base import BaseAlgorithm
@@ -16,7 +17,13 @@ from ...functional import ensemble_logits
 from ..builder import build, find, shortened
 from ..data_samples import copied, pack_predictions, targets
 from ..distillers.online_distiller import OnlineDistiller, Records, check_same_architecture
-from ..from_students import Heads, arguments_of_distiller, check_teaching, share_augments
+from ..from_students import (
+    Heads,
+    arguments_of_distiller,
+    check_teaching,
+    share_augments,
+    warn_of_normalisation,
+)
 from ..initial_weights import warn_of_twins
 from ..student_facts import is_multi_label, number_of_classes, predicts_itself
 from ..students import build_student
@@ -117,6 +124,11 @@ class OnlineDistill(BaseAlgorithm):
         built = [id(student) for student in students if isinstance(student, nn.Module)]
         if len(set(built)) < len(built):
             raise ValueError('students: the same built network is there twice; give each its own')
+        if same_initial_weights and init_cfg:
+            raise ValueError(
+                'same_initial_weights=True, but the init_cfg of OnlineDistill would initialise '
+                'each student anew; give it to the students'
+            )
         first, *peers = [build_student(i, each, pretrained) for i, each in enumerate(students)]
         if same_initial_weights:
             check_same_architecture([first, *peers], 'same_initial_weights')
@@ -129,6 +141,7 @@ class OnlineDistill(BaseAlgorithm):
         super().__init__(first, preprocessor, init_cfg, module_inplace=True)
         self.peers = ModuleList(peers)
         share_augments(self.students, self.data_preprocessor, data_preprocessor)
+        warn_of_normalisation(self.students, self.data_preprocessor)
         self.trunk = Trunk(self.students, shared_stages, mean_trunk_gradient)
         self._keep_recorded_features_intact()
         self.distiller = self._build_distiller(distiller)
@@ -336,9 +349,20 @@ class OnlineDistill(BaseAlgorithm):
                 'num_classes=1, expected two or more: with one class nothing can be learnt, and '
                 'the accuracy is 100 %'
             )
+        if not known:
+            return
+        number = next(iter(known.values()))
         for module in self.modules():  # data preprocessors and losses, which learn it late or never
-            if known and getattr(module, 'num_classes', 0) is None:
-                module.num_classes = next(iter(known.values()))
+            if getattr(module, 'num_classes', 0) is None:
+                module.num_classes = number
+        told = getattr(self.data_preprocessor, 'num_classes', number)
+        if told != number:  # that of a config for other data
+            print_log(
+                f'data_preprocessor: num_classes={number}, as the heads of the students have it, '
+                f'not {told}',
+                logger='current',
+            )
+            self.data_preprocessor.num_classes = number
 
     def _keep_recorded_features_intact(self) -> None:
         """In-place activations would overwrite what the recorders hold."""

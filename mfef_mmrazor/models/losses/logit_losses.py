@@ -185,11 +185,11 @@ def build_loss(
     check_temperature('tau', cfg.get('tau', tau))
     usual, chosen = find(dict(type=kind)), find({'type': kind, **cfg})
     known = dict(tau=tau, teacher_detach=teacher_detach) | known
-    if 'divergence' in arguments_of(usual) and not issubclass(chosen, usual):
+    if 'divergence' in arguments_of(usual)[0] and not issubclass(chosen, usual):
         chosen, cfg = usual, dict(divergence=cfg)
     loss = build_offering(cfg, kind, **known)
-    takes = arguments_of(chosen)
-    if takes & {'teacher_detach', 'divergence'}:  # one of ours, or mmrazor's KLDivergence
+    takes, _ = arguments_of(chosen)
+    if takes.keys() & {'teacher_detach', 'divergence'}:  # one of ours, or mmrazor's KLDivergence
         return loss
     weight = 1.0 if 'loss_weight' in takes else known.get('loss_weight', 1.0)
     return DivergenceAdapter(loss, teacher_detach, weight)
