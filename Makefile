@@ -1,4 +1,5 @@
-# make demo     sets everything up in .venv and trains MFEF on scikit-learn's digits (half a minute)
+# make demo     sets everything up in .venv and trains MFEF on scikit-learn's digits (half a minute);
+#               with another build of torch: make clean demo TORCH="torch torchvision --index-url ..."
 # make test     sets everything up and runs the tests
 # make test-all the slow tests as well
 # make chaos    kills and stops runs, breaks numbers, checkpoints and configs; prints what came of it (hours)

@@ -57,7 +57,7 @@ def led(page: str, source: Path, target: Path) -> str:
         path, sharp, anchor = link.partition('#')
         found = (source.parent / path).resolve() if path else source
         found = found / 'README.md' if found.is_dir() else found
-        if found.suffix == '.md' and found.parent == DOCS:
+        if found.suffix in ('.md', '.ipynb') and found.parent == DOCS:
             return f'[{text}](/{found.name}{sharp}{anchor})'
         if found in PAGES:
             up = Path(*['..'] * len(target.parent.relative_to(DOCS).parts))
@@ -71,11 +71,36 @@ def led(page: str, source: Path, target: Path) -> str:
     return LINK.sub(lead, page)
 
 
+# Toctrees are added here, since GitHub would show them as code. What is below a page:
+BELOW = {
+    'methods': ['configs/README', 'configs/*/README', 'configs/_base_/*/README'],
+    'results': ['results/README', 'results/*/README'],
+}
+
+
+def toctree(entries: list[str], option: str) -> str:
+    """A toctree for the side bar alone, Markdown."""
+    return '\n'.join(['', '```{toctree}', ':hidden:', option, '', *entries, '```', ''])
+
+
+def contents(index: str) -> str:
+    """The toctrees of the first page: for each heading, the pages that are linked below it."""
+    found = ''
+    for section in index.split('\n## ')[1:]:
+        pages = re.findall(r'\(/?([\w/]+)\.(?:md|ipynb)\)', section)
+        found += toctree(pages, f':caption: {section.splitlines()[0]}')
+    return found
+
+
 def lead_links(app, name: str, content: list[str]) -> None:
     """On the documentation's own pages, whose links are those that GitHub shows."""
     page = DOCS / f'{name}.md'
     if page.is_file() and GENERATED not in page.parents:
         content[0] = led(content[0], page, page)
+        if name == 'index':
+            content[0] += contents(content[0])
+        if name in BELOW:
+            content[0] += toctree([f'generated/{pages}' for pages in BELOW[name]], ':glob:')
 
 
 def setup(app) -> None:

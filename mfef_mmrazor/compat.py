@@ -20,9 +20,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from .doctor import WANTED
 from .imports import at_first_use
 
-INSTALL = 'pip install "mfef_mmrazor[openmmlab]"'
 TABLES = 'mmrazor.structures.quantization'
 NEWEST_MMCV = '2.1.0'
 """The newest that mmrazor accepts by itself."""
@@ -30,7 +30,8 @@ OLDEST_TORCH = '2.1.0'
 """Older ones cannot read numbers in a checkpoint in their safe mode."""
 OF_OTHER_METHODS = ('scipy.stats', 'sklearn.tree', 'matplotlib.pyplot')
 """What mmrazor's architecture search, OFD and visualizer need, and take 2 to 3 s to import."""
-NEWEST_TESTED = dict(torch='2.15.0', mmengine='0.10.12', mmcv='2.3.6', mmpretrain='1.3.6')
+NEWEST_TESTED = dict(torch='2.15.0', mmengine='0.10.12', mmcv='2.2.0', mmpretrain='1.3.6')
+"""The newest of each in the README's table, which ``make matrix`` writes."""
 
 changes: list[str] = []
 """What was repaired in this process, in words."""
@@ -62,11 +63,18 @@ def apply() -> None:
 
 def import_mmrazor() -> None:
     """Import mmrazor's top level, which checks the versions of mmcv and mmengine."""
-    for name in ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmrazor'):
-        if find_spec(name) is None:
-            raise ImportError(
-                f'{name} is not installed. For a fresh environment: {INSTALL}', name=name
-            )
+    parts = ('torch', 'mmengine', 'mmcv', 'mmpretrain', 'mmrazor')
+    missing = [name for name in parts if find_spec(name) is None]
+    if len(missing) == 1:
+        (name,) = missing
+        raise ImportError(f'{name} is not installed. Repair: pip install {WANTED[name]}', name=name)
+    if missing:
+        raise ImportError(
+            f'{", ".join(missing)} are not installed. In a fresh environment, in a clone of '
+            'mfef_mmrazor: pip install ".[openmmlab]"; else python -m mfef_mmrazor.doctor names '
+            'the command for each',
+            name=missing[0],
+        )
     check_torch()
     try:
         with warnings.catch_warnings():

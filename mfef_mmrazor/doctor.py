@@ -25,7 +25,7 @@ WANTED = dict(
     mmpretrain='"mmpretrain>=1.2,<2"',
     mmrazor='--no-deps mmrazor==1.0.0',
 )
-"""What pip is to install for each part."""
+"""What pip is to install for each part. :mod:`mfef_mmrazor.compat` names it as well."""
 PACKAGE = Path(__file__).parent
 FOLDERS = (PACKAGE.parent / 'configs', PACKAGE / '.mim/configs')  # of a clone, of a wheel
 CONFIGS = next((folder for folder in FOLDERS if folder.is_dir()), None)
@@ -156,8 +156,8 @@ def check_parts() -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:
     for part in PARTS:
         trouble = look_at(part)
         if not trouble and part == 'mmrazor':
-            versions[part] = metadata.version(part)  # imports only after compat: in the last step
-            found[part] = dict(version=versions[part], path=find_spec(part).origin)  # type: ignore
+            found[part] = unimported(part)  # imports only after compat: in the last step
+            versions[part] = found[part]['version'] or ''
             continue
         if not trouble:
             found[part], error = run_apart(PROBE, part)
@@ -177,6 +177,18 @@ def check_parts() -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:
             repair = repair_of('torchvision', '', versions)
             troubles.append(dict(part='torchvision', trouble=text, repair=repair))
     return found, troubles
+
+
+def unimported(part: str) -> dict[str, str | None]:
+    """Version and path of a part that is there, without importing it."""
+    path = str(find_spec(part).origin)  # type: ignore
+    try:
+        return dict(version=metadata.version(part), path=path)
+    except metadata.PackageNotFoundError:  # a folder of sources on PYTHONPATH
+        file = Path(path).with_name('version.py')
+        text = file.read_text(encoding='utf-8') if file.is_file() else ''
+        said = re.search(r"""__version__ = ['"](.+)['"]""", text)
+        return dict(version=said[1] if said else None, path=path)
 
 
 def required_torch() -> str | None:
@@ -229,10 +241,11 @@ def examine() -> dict[str, Any]:
             found, error = run_apart(STEP, str(CONFIGS / STEP_CONFIG))
             changed = found.get('compat', [])
             step = dict(ok=not error, error=error, seconds=found.get('seconds'))
-            told = re.search(r'(?:Repair|environment): (.+)', error)
-            if error and (told or not troubles):
-                repair = told[1] if told else 'pip install --upgrade "mfef_mmrazor[openmmlab]"'
-                troubles.append(dict(part='training step', trouble=error, repair=repair))
+            told = re.search(r'Repair: (.+)', error)
+            if told:
+                troubles.append(dict(part='training step', trouble=error, repair=told[1]))
+            elif error and not troubles:
+                troubles.append(dict(part='training step', trouble=error))
     return dict(
         python=sys.version.split()[0],
         executable=sys.executable,
@@ -245,7 +258,7 @@ def examine() -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print a report for people."""
+    """Print a report for people. A trouble without a known repair has none."""
     print(f'python {report["python"]} ({report["executable"]})')
     for part, found in report['parts'].items():
         print(f'{part} {found.get("version") or "?"} ({found.get("path") or "?"})')
@@ -259,7 +272,12 @@ def show(report: dict[str, Any]) -> None:
         there = 'found' if row['there'] else f'not here. {row["hint"]}'
         print(f'data of {row["config"]}: {row["folder"]} {there}')
     for trouble in report['troubles']:
-        print(f'TROUBLE {trouble["part"]}: {trouble["trouble"]}\n  repair: {trouble["repair"]}')
+        print(f'TROUBLE {trouble["part"]}: {trouble["trouble"]}')
+        if 'repair' in trouble:
+            print(f'  repair: {trouble["repair"]}')
+        elif CONFIGS is not None:
+            script, config = CONFIGS.parent / 'tools/train.py', CONFIGS / STEP_CONFIG
+            print(f'  no repair is known; the whole error: python {script} {config}')
     step = report['training_step']
     outcome = f'works ({step["seconds"]} s)' if step['ok'] else f'FAILED: {step["error"]}'
     print(f'training step: {outcome}')

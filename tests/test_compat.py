@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.utils import digit_version
 from processes import in_processes
 
-from mfef_mmrazor import compat
+from mfef_mmrazor import compat, doctor
 from mfef_mmrazor.models.builder import build
 
 ROOT = Path(__file__).parents[1]
@@ -130,14 +130,26 @@ def test_an_mmcv_that_mmrazor_alone_refuses_is_told_as_it_is_and_that_it_is_unte
     assert warning.endswith(f'mmcv 2.3.99 (tested up to {compat.NEWEST_TESTED["mmcv"]})')
 
 
-def test_missing_package_names_the_repair():
+def test_missing_packages_are_named_with_two_ways_out():
     code, _, error = python(
         'import sys; sys.path.append("."); from mfef_mmrazor import compat', '-I', '-S'
     )
     assert (code, error) == (
         1,
-        'ImportError: torch is not installed. '
-        'For a fresh environment: pip install "mfef_mmrazor[openmmlab]"',
+        'ImportError: torch, mmengine, mmcv, mmpretrain, mmrazor are not installed. In a fresh '
+        'environment, in a clone of mfef_mmrazor: pip install ".[openmmlab]"; else '
+        'python -m mfef_mmrazor.doctor names the command for each',
+    )
+
+
+@pytest.mark.parametrize('part', ['mmrazor', 'mmcv'])
+def test_one_missing_package_is_repaired_by_its_own_command(part):
+    hide = f'import importlib.util as u; find = u.find_spec; part = {part!r}\n'
+    hide += 'u.find_spec = lambda name, *args: None if name == part else find(name, *args)\n'
+    code, _, error = python(hide + 'import mfef_mmrazor')
+    assert (code, error) == (
+        1,
+        f'ImportError: {part} is not installed. Repair: pip install {doctor.WANTED[part]}',
     )
 
 

@@ -148,6 +148,30 @@ def test_an_import_that_kills_the_process_is_survived(tmp_path):
     assert troubles['mmengine']['trouble'] == 'exit code -11'
 
 
+def test_a_failure_of_unknown_cause_gets_no_repair(tmp_path):
+    """These parts have nothing in them, so the step cannot work."""
+    environment(tmp_path)
+    code, troubles = examined(tmp_path)
+    assert code == 1 and list(troubles) == ['training step']
+    assert list(troubles['training step']) == ['trouble']
+    shown = doctor(path=[tmp_path], options=['-S']).stdout
+    assert 'repair:' not in shown and 'no repair is known; the whole error: python ' in shown
+
+
+@pytest.mark.parametrize('version', ["__version__ = '1.0.0'\n", None])
+def test_an_mmrazor_that_is_a_folder_of_sources(tmp_path, version):
+    environment(tmp_path, mmrazor=None)
+    (tmp_path / 'mmrazor').mkdir()
+    (tmp_path / 'mmrazor/__init__.py').touch()
+    if version is not None:
+        (tmp_path / 'mmrazor/version.py').write_text(version)
+    done = doctor('--json', path=[tmp_path], options=['-S'])
+    assert done.stderr == ''
+    found = json.loads(done.stdout)['parts']['mmrazor']
+    assert found['version'] == (version and '1.0.0')
+    assert found['path'] == f'{tmp_path}/mmrazor/__init__.py'
+
+
 @pytest.mark.slow
 def test_a_healthy_environment(tmp_path):
     done = doctor('--json')

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,14 @@ def test_mim_trains_from_the_wheel(wheel, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / 'run/results.json').read_text())['history']) == 1
+
+
+def test_the_classifiers_are_the_pythons_of_the_readmes_table(wheel):
+    (name,) = (name for name in wheel.namelist() if name.endswith('/METADATA'))
+    metadata = wheel.read(name).decode()
+    found = re.findall(r'^Classifier: Programming Language :: Python :: (3\.\d+)$', metadata, re.M)
+    rows = re.findall(r'^\| [\w.-]+ \| (3\.\d+) \|', (ROOT / 'README.md').read_text(), re.M)
+    assert found == sorted(set(rows)) and 'Operating System :: POSIX :: Linux' in metadata
 
 
 def test_core_dependencies_replace_no_part_of_openmmlab(wheel):

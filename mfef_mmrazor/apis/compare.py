@@ -20,7 +20,7 @@ from .comparison import (
     write_config,
 )
 from .completion import is_scored
-from .conditions import check_conditions, differences
+from .conditions import check_conditions, differences, warn_of_long_ramp_up
 from .data_checks import check_data
 from .lock import locked
 from .plan import show_plan
@@ -134,6 +134,7 @@ def compare_all(
         )
     for entry, cfg in configs.items():
         check_config(entry, cfg)
+        warn_of_long_ramp_up(entry.name, cfg)
     if dry_run:
         show_plan(configs, seeds, work_dir, jobs or 1)
         return

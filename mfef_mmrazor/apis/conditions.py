@@ -1,13 +1,17 @@
 """What the configs of a comparison have to have in common, and where two configs differ."""
 
+import inspect
+import logging
 import reprlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
-from ..models.builder import nearest
-from .config import value_at
+from ..functional import sigmoid_ramp_up
+from ..models.builder import find, nearest
+from .config import by_iterations, value_at
 
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
 CONDITIONS = (
@@ -46,6 +50,42 @@ def check_conditions(methods: dict[str, Config], allow: Sequence[str]) -> None:
                 + '. Make them equal, or allow it with --allow '
                 + ' '.join(key.removesuffix('.length') for key in unlike)
             )
+
+
+def warn_of_long_ramp_up(name: str, cfg: Config) -> None:
+    """Warn of a method whose ramp-up is longer than its training: it hardly teaches.
+
+    Args:
+        name: The method, for the message.
+        cfg: Its config. In a training by iterations only ``ramp_up_iters`` is looked at here; how
+            many iterations an epoch has is known to the run, which warns as well.
+    """
+    distiller = cfg.model.get('distiller')
+    if not distiller:
+        return
+    unit, length = ('iters', 'max_iters') if by_iterations(cfg) else ('epochs', 'max_epochs')
+    key, total = f'ramp_up_{unit}', cfg.train_cfg[length]
+    kind = find(dict(_scope_=cfg.model.get('_scope_'), **distiller))
+    given = distiller.get(key, _default(kind, key)) or 0
+    if given <= total:
+        return
+    whose = '' if key in distiller else f' (the default of {kind.__name__})'
+    print_log(
+        f'{name}: {key}={given}{whose}, but {length}={total}: the weight of the distillation gets '
+        f'to {sigmoid_ramp_up(total - 1, given):.2g} of 1. About a quarter of the training is '
+        f'usual: model.distiller.{key}={max(1, round(total / 4))}',
+        level=logging.WARNING,
+    )
+
+
+def _default(kind: type, argument: str) -> Any:
+    """What a class takes for an argument, through ``**kwargs`` of its base as well."""
+    for base in kind.__mro__:
+        if '__init__' in vars(base):
+            parameters = inspect.signature(vars(base)['__init__']).parameters
+            if argument in parameters:
+                return parameters[argument].default
+    return None
 
 
 def _is_part(key: str, whole: str) -> bool:

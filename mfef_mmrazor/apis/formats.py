@@ -125,7 +125,7 @@ def check_formats(formats: Sequence[str]) -> None:
             if find_spec(package) is None:
                 raise ImportError(
                     f'{package} is not installed, which the format {name} needs: '
-                    'pip install "mfef_mmrazor[export]"',
+                    f'pip install {" ".join(FORMATS[name].packages)}',
                     name=package,
                 )
 

@@ -108,7 +108,7 @@ def submit(runs: Sequence[Run], work_dir: Path, slurm: Slurm, at_once: int | Non
         import submitit
     except ImportError:
         raise ImportError(
-            'submitit is not installed: pip install "mfef_mmrazor[cluster]"', name='submitit'
+            'submitit is not installed: pip install submitit', name='submitit'
         ) from None
     executor = submitit.SlurmExecutor(work_dir / 'slurm')
     executor.update_parameters(

@@ -12,9 +12,9 @@ class Digits(BaseDataset):
     """1,797 handwritten digits of 8x8 pixels, as 3-channel images, in two splits.
 
     The first ``train_per_class`` images of every digit are the training split, all others the test
-    split. The file is ordered by writer, so the test digits come from other writers. The training
-    split is small on purpose: with all the images every network reaches 99 %, and nothing is left
-    to compare.
+    split. The file is ordered by writer, so the test digits are mostly of other writers. The
+    training split is small on purpose: with all the images every network reaches 99 %, and nothing
+    is left to compare.
 
     Args:
         split: ``'train'`` or ``'test'``.

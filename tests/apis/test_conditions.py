@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mfef_mmrazor.apis.comparison import read_config
-from mfef_mmrazor.apis.conditions import check_conditions, differences
+from mfef_mmrazor.apis.conditions import check_conditions, differences, warn_of_long_ramp_up
 
 CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
 
@@ -36,3 +37,30 @@ def test_differences_are_named_by_dotted_keys():
     a, b = dict(x=dict(y=[1, 2]), z=1, only=3), dict(x=dict(y=[1, 3]), z=1)
     assert list(differences(a, b)) == [('only', 3, None), ('x.y.1', 2, 3)]
     assert list(differences(dict(x=[1]), dict(x=[1, 2]))) == [('x.length', 1, 2)]
+
+
+BY_ITERATIONS = {'train_cfg': dict(_delete_=True, by_epoch=False, max_iters=30)}
+WITHOUT = {'model.distiller': dict(_delete_=True, type='ONEDistiller')}
+LONG = 'ramp_up_epochs=80 (the default of ONEDistiller), but max_epochs=20: the weight of the '
+LONG += 'distillation gets to 0.055 of 1. About a quarter of the training is usual: '
+
+
+@pytest.mark.parametrize(
+    'options, warning',
+    [
+        (WITHOUT, LONG + 'model.distiller.ramp_up_epochs=5'),
+        ({'train_cfg.max_epochs': 4}, 'ramp_up_epochs=5, but max_epochs=4'),
+        ({**BY_ITERATIONS, 'model.distiller.ramp_up_iters': 31}, 'ramp_up_iters=31, but max_it'),
+        ({**BY_ITERATIONS, 'model.distiller.ramp_up_iters': 30}, None),
+        ({'model.distiller': dict(_delete_=True, type='DMLDistiller')}, None),
+        ({'model.distiller.ramp_up_epochs': 20}, None),
+        ({'model': dict(_delete_=True, type='mmpretrain.ImageClassifier')}, None),
+    ],
+    ids=str,
+)
+def test_a_ramp_up_longer_than_the_training_is_warned_of(capsys, options, warning):
+    cfg = Config.fromfile(CONFIG)
+    cfg.merge_from_dict(options)
+    warn_of_long_ramp_up('one', cfg)
+    found = ''.join(capsys.readouterr())
+    assert f'one: {warning}' in found if warning else found == ''
