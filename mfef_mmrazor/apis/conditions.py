@@ -1,6 +1,5 @@
 """What the configs of a comparison have to have in common, and where two configs differ."""
 
-import inspect
 import logging
 import reprlib
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..functional import sigmoid_ramp_up
-from ..models.builder import find, nearest
+from ..models.builder import arguments_of, find, nearest
 from .config import by_iterations, value_at
 
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
@@ -66,7 +65,8 @@ def warn_of_long_ramp_up(name: str, cfg: Config) -> None:
     unit, length = ('iters', 'max_iters') if by_iterations(cfg) else ('epochs', 'max_epochs')
     key, total = f'ramp_up_{unit}', cfg.train_cfg[length]
     kind = find(dict(_scope_=cfg.model.get('_scope_'), **distiller))
-    given = distiller.get(key, _default(kind, key)) or 0
+    defaults, _ = arguments_of(kind)
+    given = distiller.get(key, defaults.get(key)) or 0
     if given <= total:
         return
     whose = '' if key in distiller else f' (the default of {kind.__name__})'
@@ -76,16 +76,6 @@ def warn_of_long_ramp_up(name: str, cfg: Config) -> None:
         f'usual: model.distiller.{key}={max(1, round(total / 4))}',
         level=logging.WARNING,
     )
-
-
-def _default(kind: type, argument: str) -> Any:
-    """What a class takes for an argument, through ``**kwargs`` of its base as well."""
-    for base in kind.__mro__:
-        if '__init__' in vars(base):
-            parameters = inspect.signature(vars(base)['__init__']).parameters
-            if argument in parameters:
-                return parameters[argument].default
-    return None
 
 
 def _is_part(key: str, whole: str) -> bool:
