@@ -52,8 +52,11 @@ def _draw_block(axes: 'Axes', students: pd.DataFrame) -> None:
     for row, method in enumerate(methods):
         values = students[students['method'] == method]['last'].dropna()
         half = half_interval_95(values) if len(values) > 1 else 0
-        axes.errorbar(values.mean(), row, xerr=half, fmt='D', color='C0', capsize=3, zorder=2)
-        axes.plot(values, [row] * len(values), 'o', color='0.4', markersize=3.5, zorder=3)
+        axes.errorbar(
+            values.mean(), row, xerr=half, fmt='D', color='C0', markerfacecolor='white', capsize=3,
+            zorder=2,
+        )  # fmt: skip
+        axes.plot(values, [row] * len(values), 'o', color='0.3', markersize=3, zorder=3)
     _name_rows(axes, methods)
 
 

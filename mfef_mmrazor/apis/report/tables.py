@@ -15,12 +15,12 @@ from .runs import CALIBRATION, DIVERSITY, STUDENTS
 NOTHING = pd.Series(dtype=float)
 PREDICTORS = (STUDENTS, 'best student', 'student0', 'ensemble', 'fused')
 CAPTION = """\
-{metric} at the last epoch, mean ± standard deviation over n seeds. "best student" is
-the one of the run's students that scores best on these same images, so it is optimistic, and so is
-"best epoch", the mean of the students, each at the epoch where it scored best. "student0" is the
-first student: the leader of a method that has one (OKDDip, FFSD). "cost" is the training time
-relative to {baseline}, and says little where the machine had other work to do; parameters and MACs
-(convolutions and linear layers, one image) are those of student0 as deployed.
+{metric} at the last epoch, mean ± standard deviation over n seeds. "best
+student" is the one of the run's students that scores best on these same images, so it is
+optimistic, and so is "best epoch", the mean of the students, each at the epoch where it scored
+best. "student0" is the first student: the leader of a method that has one (OKDDip, FFSD). "cost" is
+the training time relative to {baseline}, and says little where the machine had other work to do;
+parameters and MACs (convolutions and linear layers, one image) are those of student0 as deployed.
 """
 TESTED = """\
 The p-values (t-test and Wilcoxon's, paired by seed, in stats.json) are corrected by Holm's method
@@ -28,8 +28,8 @@ for the comparisons of one network and data set, not over several; the 95 % inte
 corrected.
 """
 UNLIKE_SEEDS = """\
-The methods have different seeds, so that their means are not of the same runs; the comparisons with
-{baseline} are of the seeds that both have.
+The methods have different seeds, so their means are not over the same ones; each comparison with
+{baseline} is over the seeds that both have.
 """
 UNLIKE_DEVICES = """\
 The runs are of different devices, which "cost" does not tell apart: {devices}.
