@@ -91,16 +91,19 @@ def compare(
     paths, methods = [Path(path) for path in configs], None
     options = [cfg_options or {}] * len(paths)
     if sweep is not None:
-        settings = all_settings(paths, cfg_options or {}, sweep, read_sweep(work_dir))
+        stored_sweep = read_sweep(work_dir)
+        settings = all_settings(paths, cfg_options or {}, sweep, stored_sweep)
         _check_baseline(baseline, [setting.method for setting in settings])
         trials = {setting.entry: setting.trial for setting in settings}
-        tried, trials_dir = read_comparison(work_dir / 'sweep'), work_dir / 'sweep'
+        trials_dir, earlier, first = work_dir / 'sweep', [], None
         check_unchanged(trials, trials_dir)
+        tried = read_comparison(trials_dir)
+        if stored_sweep and tried:
+            earlier = tried.entries
+            # the first trial may have failed, a chosen one has not
+            first = next(each['setting'] for each in stored_sweep['settings'] if each['chosen'])
         # a trial that fails, as settings may, is not chosen
-        compare_all(
-            trials, tried.entries if tried else [], sweep.seeds, trials_dir, None, jobs, allow,
-            dry_run, slurm,
-        )  # fmt: skip
+        compare_all(trials, earlier, sweep.seeds, trials_dir, first, jobs, allow, dry_run, slurm)
         # in a dry run any setting stands for the best one
         chosen = one_of_each(settings) if dry_run else choose(settings, sweep, work_dir)
         paths, methods = [each.path for each in chosen], [each.method for each in chosen]

@@ -251,7 +251,8 @@ def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Se
     if finished:
         runs = numbers(stored_results(trials, finished)[0])
         runs = runs[(runs['predictor'] == STUDENTS) & runs['seed'].isin(sweep.seeds)]
-        scores = runs.groupby('name')['last'].mean().dropna().to_dict()
+        means = runs.groupby('name')['last'].agg(lambda seeds: seeds.mean(skipna=False))
+        scores = means.dropna().to_dict()
     best = one_of_each(settings, scores)
     failed = [setting for setting in best if setting.entry.name not in scores]
     if failed:

@@ -1,6 +1,7 @@
 """Sweeps on held-out training images, one of them really run."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -91,13 +92,13 @@ def test_a_later_sweep_is_as_large_as_the_earlier_one(earlier, message):
 
 
 def finish(work_dir, name, seed, accuracy):
-    """The results of a trial, made up."""
+    """The results of a run, made up."""
     history = [dict(epoch=1, student0=accuracy, student1=accuracy)]
     results = dict(
         seed=seed, epochs=1, history=history, predictors=summarize(history), train_seconds=1.0,
         deployed=dict(parameters=1, macs=1), git_revision='r', versions={},
     )  # fmt: skip
-    write_json(work_dir / f'sweep/runs/{name}/seed{seed}/results.json', results)
+    write_json(work_dir / f'runs/{name}/seed{seed}/results.json', results)
 
 
 def test_a_failed_setting_is_kept_and_never_chosen(tmp_path):
@@ -111,7 +112,7 @@ def test_a_failed_setting_is_kept_and_never_chosen(tmp_path):
         ('dml-tau=2', 0, 99.0), ('dml-tau=3', 0, 60.0), ('dml-tau=3', 1, 62.0),
         ('dml-tau=4', 0, 61.0), ('dml-tau=4', 1, 60.0),
     ):  # fmt: skip
-        finish(tmp_path, name, seed, accuracy)
+        finish(tmp_path / 'sweep', name, seed, accuracy)
     (best,) = choose(settings, sweep, tmp_path)
     assert best.options == {TAU: 3}
     found = json.loads((tmp_path / 'sweep.json').read_text())['settings']
@@ -126,13 +127,38 @@ def test_a_later_sweep_keeps_what_the_earlier_one_tried(tmp_path):
     sweep = Sweep({TAU: [2, 3]})
     settings = all_settings([DML], {}, sweep, earlier)
     for setting in settings:
-        finish(tmp_path, setting.entry.name, 0, 50.0)
+        finish(tmp_path / 'sweep', setting.entry.name, 0, 50.0)
     for _ in range(2):  # the same again changes nothing
         choose(settings, sweep, tmp_path)
         found = json.loads((tmp_path / 'sweep.json').read_text())
         assert found['settings'][:3] == earlier['settings']
         assert [s['setting'] for s in found['settings'][3:]] == ['dml-tau=2', 'dml-tau=3']
         assert found['untuned'] == ['independent']
+
+
+def test_a_setting_that_fails_does_not_end_the_comparison(tmp_path, monkeypatch):
+    """Also not where it is the first one, by which the trials are reported."""
+    asked = []
+
+    def run_all(runs, work_dir, jobs, slurm):
+        asked.extend(runs)
+        for name, seed in runs:
+            if name != 'dml-tau=2':
+                finish(work_dir, name, seed, 50.0 + seed)
+        return [run for run in runs if run[0] == 'dml-tau=2']
+
+    monkeypatch.setattr(import_module('mfef_mmrazor.apis.compare'), 'run_all', run_all)
+    compare([DML], [0, 1], tmp_path, sweep=Sweep({TAU: [2, 3]}))
+    assert asked == [('dml-tau=2', 0), ('dml-tau=3', 0), ('dml', 0), ('dml', 1)]
+    assert read_config(tmp_path / 'configs/dml.yaml', {}).model.distiller.tau == 3
+    assert f'| dml | {DML.name} | {TAU}=2 | failed |  |' in (tmp_path / 'table.md').read_text()
+
+    weights = Sweep({f'mfef:{WEIGHT}': [1, 2]})  # joins it
+    compare([MFEF], [0, 1], tmp_path, sweep=weights)
+    assert len(json.loads((tmp_path / 'sweep.json').read_text())['settings']) == 4
+    assert len(json.loads((tmp_path / 'sweep/comparison.json').read_text())['entries']) == 4
+    with pytest.raises(RuntimeError, match='every setting of dml failed'):
+        compare([DML], [0], tmp_path / 'other', sweep=Sweep({TAU: [2]}))
 
 
 def test_held_out_images_are_training_images_that_no_step_sees():
