@@ -169,7 +169,7 @@ def check_budget(
 
 
 def check_joining(settings: Sequence[Setting], sweep: Sweep, stored: dict[str, Any] | None) -> None:
-    """Raise a ``ValueError`` if methods of an earlier sweep were given more, or other, trials."""
+    """Raise a ``ValueError`` if an earlier sweep had settings that are left out, or other seeds."""
     if stored is None:
         return
     asked = {(s.entry.block, s.entry.method) for s in settings}

@@ -119,17 +119,19 @@ def test_runs_without_any_accuracy_are_reported(grid, tmp_path):
         results = json.loads(path.read_text())
         for predictor in results['predictors'].values():
             predictor['last']['accuracy'] = predictor['best']['accuracy'] = float('nan')
-        path.write_text(json.dumps(dict(results, device='EPYC, 1 thread')))
+        results.update(device='EPYC, 1 thread', metric='multi-label/mAP')
+        path.write_text(json.dumps(results))
     report(work_dir)
     assert '| one | 5 |  |' in (work_dir / 'table.md').read_text()
+
+    html = (work_dir / 'report.html').read_text()
+    assert 'The metric is multi-label/mAP, mean of students' in html
 
     def refuse(constant):
         raise AssertionError(constant)
 
     json.loads((work_dir / 'stats.json').read_text(), parse_constant=refuse)
-    assert ['device', 'EPYC, 1 thread', '30'] in Cells(
-        (work_dir / 'report.html').read_text()
-    ).tables[-1]
+    assert ['device', 'EPYC, 1 thread', '30'] in Cells(html).tables[-1]
 
 
 def test_what_is_missing_and_untested_is_on_the_page(grid, tmp_path):
