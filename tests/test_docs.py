@@ -1,5 +1,6 @@
 """What the documentation says works as it is written there."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.utils import digit_version
 from PIL import Image
 from processes import run_script
 
 from mfef_mmrazor import datasets, engine
 from mfef_mmrazor.apis import export, load_config, train
+from mfef_mmrazor.apis.checkpoints import build_trained, read_checkpoint
 from mfef_mmrazor.apis.conditions import warn_of_long_ramp_up
+from mfef_mmrazor.apis.show_maps import prepare
 from mfef_mmrazor.compat import NEWEST_TESTED
 from mfef_mmrazor.models import backbones
 
@@ -47,19 +51,35 @@ def test_a_method_of_ones_own_trains(tmp_path, monkeypatch):
     assert Path('run/results.json').is_file()
 
 
-def test_an_exported_student_runs_without_torch(tmp_path, monkeypatch):
+EDGE = [dict(type='ResizeEdge', scale=20, interpolation='bicubic'),
+        dict(type='CenterCrop', crop_size=16), dict(type='PackInputs')]  # fmt: skip
+
+
+@pytest.mark.parametrize('edge', [False, True])
+def test_an_exported_student_runs_without_torch_on_what_was_scored(edge, tmp_path, monkeypatch):
     pytest.importorskip('onnxruntime')
     monkeypatch.chdir(tmp_path)
     config = ROOT / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
-    train(load_config(config, 'run', SMALL, seed=0))
+    cfg = load_config(config, 'run', SMALL, seed=0)
+    if edge:  # BGR from files, 0 to 255
+        cfg.model.data_preprocessor = dict(type='mmpretrain.ClsDataPreprocessor', to_rgb=True)
+        for loader in (cfg.val_dataloader, cfg.test_dataloader):
+            loader.dataset.pipeline = EDGE
+    train(cfg)
     export('run/epoch_1.pth', 'exported', 0, ['onnx'])
-    image = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3)
+    image = np.random.default_rng(0).integers(0, 256, (41, 30, 3), dtype=np.uint8)
     Image.fromarray(image).save('some.png')
     (script,) = [block for block in code_blocks('taking_home.md') if 'onnxruntime' in block]
-    script += '\nimport sys\nassert "torch" not in sys.modules\n'
+    script += '\nimport sys\nassert "torch" not in sys.modules\nprint(logits.tolist())'
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in {str(i) for i in range(10)}
+    label, logits = done.stdout.splitlines()
+    stored, trained = read_checkpoint(Path('run/epoch_1.pth'), None)
+    with torch.no_grad():
+        inputs, _ = prepare(trained, Path('some.png'))
+        (expected,) = build_trained(stored, trained).predict_logits(inputs)['student0']
+    assert label == str(int(expected.argmax()))
+    np.testing.assert_allclose(json.loads(logits)[0], expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.slow

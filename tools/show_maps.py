@@ -12,9 +12,15 @@ def main() -> None:
     parser.add_argument('--student', default='all', help='number of a student, or all')
     parser.add_argument('--out', default='maps', metavar='DIR', help='folder for the pictures')
     parser.add_argument('--config', help='training config, if not the one in the checkpoint')
+    parser.add_argument(
+        '--allow-import', nargs='+', default=[], metavar='MODULE',
+        help='modules to import for classes that the config in the checkpoint names',
+    )  # fmt: skip
     args = parser.parse_args()
     with user_errors():
-        show_maps(args.checkpoint, args.images, args.student, args.out, args.config)
+        show_maps(
+            args.checkpoint, args.images, args.student, args.out, args.config, args.allow_import
+        )
 
 
 if __name__ == '__main__':

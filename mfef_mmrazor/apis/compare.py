@@ -15,6 +15,7 @@ from .comparison import (
     name_entries,
     read_comparison,
     read_config,
+    read_sweep,
     run_folder,
     write_comparison,
     write_config,
@@ -26,7 +27,7 @@ from .lock import locked
 from .plan import show_plan
 from .report import report
 from .run_all import run_all
-from .slurm import Slurm
+from .slurm import Run, Slurm
 from .sweep import Sweep, all_settings, choose, one_of_each
 
 Configs = dict[Entry, Config]
@@ -69,7 +70,8 @@ def compare(
         cfg_options: Values to override in every config, by dotted key.
         sweep: Settings to try on held-out training images first; only the best one of each method
             goes on to the seeds. The trials are a comparison of their own, in the folder ``sweep``
-            of the work dir.
+            of the work dir. Those that fail are not chosen. A later sweep in the same work dir
+            tries further methods, with as many settings and the same seeds.
         dry_run: Only check everything, and say what would run and for about how long.
         slurm: Run them as jobs of a cluster, not on this machine.
 
@@ -77,9 +79,10 @@ def compare(
         ValueError: There is no seed or no job; or two configs are called alike; or they differ in a
             condition; or a config is not one to train; or the work dir has runs of
             another version of a config; or there is no such baseline, or no such condition to
-            allow; or a sweep is not fair, or a method does not take a setting of it.
+            allow; or a sweep is not fair, also with an earlier one of the work dir, or a method
+            does not take a setting of it.
         RuntimeError: Another comparison is at work in the work dir; or a run failed: raised when
-            the others have ended and the report is written.
+            the others have ended and the report is written; or all settings of a method failed.
         FileNotFoundError: A config, its data or its trained teacher is not there.
         NotADirectoryError: The work dir, or a folder above it, is a file.
     """
@@ -88,11 +91,19 @@ def compare(
     paths, methods = [Path(path) for path in configs], None
     options = [cfg_options or {}] * len(paths)
     if sweep is not None:
-        settings = all_settings(paths, cfg_options or {}, sweep)
+        stored_sweep = read_sweep(work_dir)
+        settings = all_settings(paths, cfg_options or {}, sweep, stored_sweep)
         _check_baseline(baseline, [setting.method for setting in settings])
         trials = {setting.entry: setting.trial for setting in settings}
-        check_unchanged(trials, work_dir / 'sweep')
-        compare_all(trials, [], sweep.seeds, work_dir / 'sweep', None, jobs, allow, dry_run, slurm)
+        trials_dir, earlier, first = work_dir / 'sweep', [], None
+        check_unchanged(trials, trials_dir)
+        tried = read_comparison(trials_dir)
+        if stored_sweep and tried:
+            earlier = tried.entries
+            # the first trial may have failed, a chosen one has not
+            first = next(each['setting'] for each in stored_sweep['settings'] if each['chosen'])
+        # a trial that fails, as settings may, is not chosen
+        compare_all(trials, earlier, sweep.seeds, trials_dir, first, jobs, allow, dry_run, slurm)
         # in a dry run any setting stands for the best one
         chosen = one_of_each(settings) if dry_run else choose(settings, sweep, work_dir)
         paths, methods = [each.path for each in chosen], [each.method for each in chosen]
@@ -106,7 +117,12 @@ def compare(
     found = dict(zip(entries, cfgs, strict=True))
     if sweep is None or not dry_run:
         check_unchanged(found, work_dir)
-    compare_all(found, earlier, seeds, work_dir, baseline, jobs, allow, dry_run, slurm)
+    failed = compare_all(found, earlier, seeds, work_dir, baseline, jobs, allow, dry_run, slurm)
+    if failed:
+        raise RuntimeError(
+            f'{len(failed)} of {len(found) * len({*seeds})} runs failed: '
+            + ', '.join(str(run_folder(work_dir, *run) / 'run.log') for run in failed)
+        )
 
 
 def compare_all(
@@ -119,8 +135,12 @@ def compare_all(
     allow: Sequence[str],
     dry_run: bool,
     slurm: Slurm | None,
-) -> None:
-    """Check the configs, train them with every seed, and write the report."""
+) -> list[Run]:
+    """Check the configs, train them with every seed, and write the report.
+
+    Returns:
+        The runs that failed.
+    """
     seeds = list(dict.fromkeys(seeds))
     if not seeds or (jobs is not None and jobs < 1):
         raise ValueError(f'found seeds={seeds} and jobs={jobs}, expected at least one of each')
@@ -137,7 +157,7 @@ def compare_all(
         warn_of_long_ramp_up(entry.name, cfg)
     if dry_run:
         show_plan(configs, seeds, work_dir, jobs or 1)
-        return
+        return []
     runs = [(entry.name, seed) for seed in seeds for entry in configs]
     with locked(work_dir):
         for entry, cfg in configs.items():
@@ -149,11 +169,7 @@ def compare_all(
         except (ValueError, FileNotFoundError):  # those of the baseline may be what failed
             if not failed:
                 raise
-    if failed:
-        raise RuntimeError(
-            f'{len(failed)} of {len(runs)} runs failed: '
-            + ', '.join(str(run_folder(work_dir, *run) / 'run.log') for run in failed)
-        )
+    return failed
 
 
 def stored_config(work_dir: Path, entry: Entry) -> Config:

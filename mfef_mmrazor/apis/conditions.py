@@ -12,12 +12,13 @@ from ..functional import sigmoid_ramp_up
 from ..models.builder import arguments_of, find, nearest
 from .config import by_iterations, value_at
 
+RECORDED_BY = ('checkpoint', 'logger')  # default hooks that only keep what a training does
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
 CONDITIONS = (
     'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler',
-    'train_cfg', 'val_cfg.fp16', 'randomness', 'load_from', 'auto_scale_lr', 'custom_hooks',
-    'model.data_preprocessor', 'model.students', 'model.shared_stages', 'model.pretrained',
-    'model.init_cfg',
+    'train_cfg', 'val_cfg.fp16', 'randomness', 'load_from', 'auto_scale_lr', 'sync_bn',
+    'custom_hooks', 'default_hooks', 'model.data_preprocessor', 'model.students',
+    'model.shared_stages', 'model.pretrained', 'model.init_cfg',
 )  # fmt: skip
 
 
@@ -86,7 +87,10 @@ def _condition(cfg: Config, name: str) -> Any:
     if name == 'model.students' and 'students' not in cfg.model:
         network = cfg.model.get('architecture', cfg.model)  # one, alone or in mmrazor's way
         return [{k: v for k, v in network.items() if k not in ('data_preprocessor', '_scope_')}]
-    return value_at(cfg, name) or None
+    value = value_at(cfg, name) or None
+    if name == 'default_hooks' and value:
+        return {hook: own for hook, own in value.items() if hook not in RECORDED_BY}
+    return value
 
 
 def differences(a: Any, b: Any, key: str = '') -> Iterator[tuple[str, Any, Any]]:

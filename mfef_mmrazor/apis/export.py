@@ -18,7 +18,7 @@ from .checkpoints import (
 )
 from .checks import check_folder
 from .formats import Predictor, check_formats, write
-from .student_config import deployed_student, input_shape, preprocessor_config
+from .student_config import deployed_student, input_shape, preprocessor_config, resizing
 
 
 def export(
@@ -46,7 +46,10 @@ def export(
       ``torch.jit.load(..., map_location=...)``.
 
     ``classes``, ``mean``, ``std``, ``to_rgb`` and ``input_size`` are in the metadata of
-    safetensors and onnx files, as JSON, and in the extra file ``metadata.json`` of TorchScript.
+    safetensors and onnx files, as JSON, and in the extra file ``metadata.json`` of TorchScript;
+    likewise how the tests resize images: ``resize_edge``, the length of the shorter edge before the
+    centre of ``input_size`` is cropped (null where the pipeline has no such steps),
+    ``interpolation`` and ``backend`` (``cv2`` or ``pillow``).
 
     Every file is read back and compared with the same predictor of the trained algorithm on random
     images. All must agree, exactly (``onnx``: to 1e-4), or none is left. Existing files of the same
@@ -118,6 +121,7 @@ def export(
         std=preprocessor.get('std'),
         to_rgb=preprocessor.get('to_rgb', False),
         input_size=shape[1:],
+        **resizing(cfg),
     )
     common: Any = dict(
         images=images,

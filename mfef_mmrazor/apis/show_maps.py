@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ def show_maps(
     student: int | str = 'all',
     out: str | Path = 'maps',
     config: str | Path | None = None,
+    allow_imports: Sequence[str] = (),
 ) -> list[Path]:
     """Draw, for each image, what the students and the method's parts make of it.
 
@@ -65,6 +67,8 @@ def show_maps(
         student: A number or ``'all'``.
         out: Folder for ``NAME.png`` and ``index.html``; made if it is not there.
         config: Training config to use instead of the one in the checkpoint.
+        allow_imports: Modules to import, for classes that the config in the checkpoint names; see
+            :func:`mfef_mmrazor.apis.export`.
 
     Returns:
         The pictures, then the page.
@@ -85,7 +89,7 @@ def show_maps(
     if len({file.stem for file in files}) < len(files):
         raise ValueError('two images have the same name, and so would their pictures: rename one')
     check_folder(out)
-    stored, cfg = read_checkpoint(checkpoint, config)
+    stored, cfg = read_checkpoint(checkpoint, config, allow_imports)
     algorithm = build_trained(stored, cfg)
     number = len(algorithm.students)
     if student != 'all' and not (str(student).isdecimal() and int(student) < number):
@@ -263,7 +267,7 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
 
 def _page(pictures: Sequence[Path]) -> str:
     figures = '\n'.join(
-        f'<h2>{html.escape(path.stem)}</h2><img src="{html.escape(path.name)}" '
+        f'<h2>{html.escape(path.stem)}</h2><img src="{quote(path.name)}" '
         f'alt="maps of {html.escape(path.stem)}" style="max-width:100%">'
         for path in pictures
     )

@@ -127,6 +127,24 @@ def file_pipeline(cfg: Cfg) -> list[Cfg]:
     return pipeline if _loaders(pipeline) else [dict(type='LoadImageFromFile'), *pipeline]
 
 
+def resizing(cfg: Cfg) -> Cfg:
+    """How the tests bring an image to the networks' size, for who prepares images elsewhere.
+
+    ``resize_edge`` is the length of the shorter edge before the centre is cropped; None where the
+    pipeline does not do so.
+    """
+    pipeline = file_pipeline(cfg)
+    names = ('Resize', 'ResizeEdge')
+    resize = next((t for t in pipeline if any(is_called(t['type'], name) for name in names)), {})
+    by_edge = is_called(resize.get('type'), 'ResizeEdge') and resize.get('edge', 'short') == 'short'
+    cropped = any(is_called(transform['type'], 'CenterCrop') for transform in pipeline)
+    return dict(
+        resize_edge=resize['scale'] if by_edge and cropped else None,
+        interpolation=resize.get('interpolation', 'bilinear'),
+        backend=resize.get('backend', 'cv2'),
+    )
+
+
 def _mmcv(transform: Cfg) -> Cfg:
     """Replace ``LoadIntactImage`` by the equivalent mmcv transform; others stay as they are."""
     if not transform['type'].endswith('LoadIntactImage'):

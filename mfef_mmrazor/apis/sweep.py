@@ -1,6 +1,7 @@
 """Settings of every method, tried on held-out training images; the best of each is kept."""
 
 import itertools
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,16 @@ from mmengine.config import Config
 from ..engine.hooks.held_out_hook import held_out
 from ..engine.results import write_json
 from .checkpoints import check_model
-from .comparison import SWEEP, Entry, method_of, name_entries, read_config
+from .comparison import (
+    SWEEP,
+    Entry,
+    is_finished,
+    method_of,
+    name_entries,
+    read_config,
+    read_sweep,
+    run_folder,
+)
 from .completion import SCORED_BY, is_called
 
 SPLITS = 5
@@ -76,13 +86,24 @@ class Setting:
     trial: Config
 
 
-def all_settings(paths: Sequence[Path], cfg_options: dict[str, Any], sweep: Sweep) -> list[Setting]:
+def all_settings(
+    paths: Sequence[Path],
+    cfg_options: dict[str, Any],
+    sweep: Sweep,
+    stored: dict[str, Any] | None = None,
+) -> list[Setting]:
     """Every setting of every method, checked.
+
+    Args:
+        paths: Config files.
+        cfg_options: Values to override in all of them, by dotted key.
+        sweep: What to try.
+        stored: An earlier sweep of the work dir, see :func:`choose`, which this one joins.
 
     Raises:
         ValueError: Methods have different numbers of settings; or one is there twice; or a method
             of the sweep is not among the configs; or a model cannot be built with a setting; or
-            training images cannot be held out.
+            training images cannot be held out; or the earlier sweep does not go with this one.
     """
     _, entries = name_entries([path.name for path in paths])
     methods = [method_of(path.name).partition('-')[0] for path in paths]
@@ -101,7 +122,7 @@ def all_settings(paths: Sequence[Path], cfg_options: dict[str, Any], sweep: Swee
             trial = read_config(path, options)
             hold_out(trial, name)
             found.append(Setting(method, path, options, swept, own, trial))
-    check_budget(found, sweep)
+    check_budget(found, sweep, stored)
     for setting in found:
         try:
             check_model(setting.trial)
@@ -120,7 +141,9 @@ def _words(swept: dict[str, Any]) -> list[str]:
     return [re.sub(r'[^\w.=+-]+', '_', f'{names[key]}={value}') for key, value in swept.items()]
 
 
-def check_budget(settings: Sequence[Setting], sweep: Sweep) -> None:
+def check_budget(
+    settings: Sequence[Setting], sweep: Sweep, stored: dict[str, Any] | None = None
+) -> None:
     """Raise a ``ValueError`` if a method has more settings to choose from than another."""
     named: dict[str, Setting] = {}
     for setting in settings:
@@ -131,14 +154,51 @@ def check_budget(settings: Sequence[Setting], sweep: Sweep) -> None:
             )
         if other is not setting:
             raise ValueError(f'sweep: {setting.entry.name} is there twice')
-    counts = Counter((s.entry.block, s.method) for s in settings)
-    expected = {n for (_, method), n in counts.items() if method not in sweep.untuned}
-    if len(expected) > 1 or any(counts[key] > 1 for key in counts if key[1] in sweep.untuned):
+    check_joining(settings, sweep, stored)
+    earlier = earlier_trials(settings, stored)
+    untuned = {*sweep.untuned, *(stored or {}).get('untuned', ())}
+    counts = Counter((tried['block'], tried['method']) for tried in earlier)
+    counts.update((s.entry.block, s.method) for s in settings)
+    expected = {n for (_, method), n in counts.items() if method not in untuned}
+    if len(expected) > 1 or any(counts[key] > 1 for key in counts if key[1] in untuned):
         found = ', '.join(f'{" ".join(filter(None, key))}: {n}' for key, n in counts.items())
         raise ValueError(
             f'sweep: found settings {found}; expected as many for every method, and 1 where '
             'untuned. Give METHOD:KEY=... or config files; what has none goes in --untuned'
         )
+
+
+def check_joining(settings: Sequence[Setting], sweep: Sweep, stored: dict[str, Any] | None) -> None:
+    """Raise a ``ValueError`` if an earlier sweep had settings that are left out, or other seeds."""
+    if stored is None:
+        return
+    asked = {(s.entry.block, s.entry.method) for s in settings}
+    methods = {(s.entry.block, s.method) for s in settings}
+    left_out = [
+        tried['setting']
+        for tried in stored['settings']
+        if (tried['block'], tried['method']) in methods
+        and (tried['block'], tried['setting']) not in asked
+    ]
+    if left_out:
+        raise ValueError(
+            f'sweep: {", ".join(left_out)} was tried in this work dir before, and is not among the '
+            'settings now. Give it as well, or choose another work dir'
+        )
+    if earlier_trials(settings, stored) and {*stored['seeds']} != {*sweep.seeds}:
+        raise ValueError(
+            f'sweep: other methods were tried in this work dir with seeds {stored["seeds"]}, these '
+            f'would be with {[*sweep.seeds]}. Give the same seeds, or choose another work dir'
+        )
+
+
+def earlier_trials(
+    settings: Sequence[Setting], stored: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """The trials of an earlier sweep whose methods are not tried again."""
+    again = {(s.entry.block, s.method) for s in settings}
+    tried_before = stored['settings'] if stored else []
+    return [tried for tried in tried_before if (tried['block'], tried['method']) not in again]
 
 
 def hold_out(cfg: Config, name: str) -> None:
@@ -166,22 +226,44 @@ def one_of_each(settings: Sequence[Setting], scores: Mapping[str, float] = {}) -
     groups: dict[tuple[str, str], list[Setting]] = defaultdict(list)
     for setting in settings:
         groups[setting.entry.block, setting.method].append(setting)
-    return [max(own, key=lambda s: scores.get(s.entry.name, 0.0)) for own in groups.values()]
+    return [max(own, key=lambda s: scores.get(s.entry.name, -math.inf)) for own in groups.values()]
 
 
 def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Setting]:
     """The best setting of every method and block; all of them are written to ``sweep.json``.
 
     The best is that of the highest accuracy on the held-out images at the last epoch, mean of the
-    students and seeds; of equal ones the first.
+    students and seeds; of equal ones the first. One with a trial that failed has no accuracy. What
+    an earlier sweep of the work dir tried for other methods stays in the file.
+
+    Raises:
+        RuntimeError: Every setting of a method failed.
     """
     from .report.runs import STUDENTS, numbers, stored_results  # pandas: see report
 
-    stored, _ = stored_results(work_dir / 'sweep', [setting.entry for setting in settings])
-    runs = numbers(stored)
-    runs = runs[(runs['predictor'] == STUDENTS) & runs['seed'].isin(sweep.seeds)]
-    scores = runs.groupby('name')['last'].mean().to_dict()
+    trials = work_dir / 'sweep'
+    finished = [
+        setting.entry
+        for setting in settings
+        if all(is_finished(trials, setting.entry.name, seed) for seed in sweep.seeds)
+    ]
+    scores: dict[str, float] = {}
+    if finished:
+        runs = numbers(stored_results(trials, finished)[0])
+        runs = runs[(runs['predictor'] == STUDENTS) & runs['seed'].isin(sweep.seeds)]
+        means = runs.groupby('name')['last'].agg(lambda seeds: seeds.mean(skipna=False))
+        scores = means.dropna().to_dict()
     best = one_of_each(settings, scores)
+    failed = [setting for setting in best if setting.entry.name not in scores]
+    if failed:
+        raise RuntimeError(
+            f'sweep: every setting of {", ".join(setting.method for setting in failed)} failed; '
+            + ', '.join(
+                str(run_folder(trials, setting.entry.name, sweep.seeds[0]) / 'run.log')
+                for setting in failed
+            )
+        )
+    rounded = {name: round(float(score), 4) for name, score in scores.items()}
     tried = [
         dict(
             block=setting.entry.block,
@@ -189,16 +271,17 @@ def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Se
             setting=setting.entry.method,
             config=setting.path.name,
             options=setting.swept,
-            accuracy=round(float(scores[setting.entry.name]), 4),
+            accuracy=rounded.get(setting.entry.name),
             chosen=any(setting is each for each in best),
         )
         for setting in settings
     ]
+    stored = read_sweep(work_dir)
     content = dict(
         held_out=f'1/{SPLITS} of the training images',
         seeds=[*sweep.seeds],
-        untuned=[*sweep.untuned],
-        settings=tried,
+        untuned=list(dict.fromkeys([*(stored['untuned'] if stored else ()), *sweep.untuned])),
+        settings=[*earlier_trials(settings, stored), *tried],
     )
     write_json(work_dir / SWEEP, content)
     return best

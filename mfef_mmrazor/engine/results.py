@@ -1,6 +1,8 @@
 """What a run leaves behind: accuracies of every predictor, by epoch, and how they came about."""
 
 import json
+import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -150,6 +152,26 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def device_name() -> str:
+    """What a run's time depends on: the GPU, or else the processor, and torch's threads.
+
+    Example: ``'AMD EPYC 7B13, 2 threads'``.
+    """
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    else:
+        name = _cpu_name() or platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    return f'{name}, {threads} thread{"s" * (threads > 1)}'
+
+
+def _cpu_name() -> str | None:
+    """The processor's model as Linux names it; the platform module has its architecture there."""
+    path = Path('/proc/cpuinfo')
+    found = re.search(r'^model name\s*: (.+)$', path.read_text(), re.M) if path.is_file() else None
+    return found[1] if found else None
 
 
 def git_revision() -> str | None:

@@ -33,6 +33,19 @@ def test_starts_and_precisions_are_conditions(key):
     check_conditions(methods, [key])
 
 
+@pytest.mark.parametrize('key', ['sync_bn', 'default_hooks.sampler_seed.type'])
+def test_what_else_runs_is_a_condition(key):
+    methods = {name: read_config(CONFIG, {}) for name in ('mfef', 'plain')}
+    methods['plain'].merge_from_dict(
+        {'default_hooks.checkpoint.interval': 7, 'default_hooks.logger.interval': 3}
+    )
+    check_conditions(methods, [])  # only what is kept of the training
+    methods['plain'].merge_from_dict({key: 'other'})
+    with pytest.raises(ValueError, match=rf"differ in {key} \(.* and 'other'\)"):
+        check_conditions(methods, [])
+    check_conditions(methods, [key])
+
+
 def test_differences_are_named_by_dotted_keys():
     a, b = dict(x=dict(y=[1, 2]), z=1, only=3), dict(x=dict(y=[1, 3]), z=1)
     assert list(differences(a, b)) == [('only', 3, None), ('x.y.1', 2, 3)]

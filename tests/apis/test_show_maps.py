@@ -67,6 +67,17 @@ def test_a_picture_per_image_and_a_page(mfef, image, tmp_path):
     assert 'src="a.png"' in page.read_text()
 
 
+def test_names_of_pictures_are_addresses_on_the_page(mfef, image, tmp_path):
+    image = image.rename(tmp_path / 'a #1 100%.png')
+    page = show_maps(mfef, [image], 0, tmp_path / 'maps')[-1].read_text()
+    assert 'src="a%20%231%20100%25.png"' in page and '<h2>a #1 100%</h2>' in page
+
+
+def test_a_module_is_imported_on_request(mfef, image, tmp_path):
+    with pytest.raises(ImportError, match='no_such_module'):
+        show_maps(mfef, [image], 0, tmp_path / 'maps', allow_imports=['no_such_module'])
+
+
 def test_a_method_without_maps_is_shown_without_them(image, tmp_path):
     checkpoint = trained(tmp_path / 'dml', 'dml')
     stored, cfg = read_checkpoint(checkpoint, None)

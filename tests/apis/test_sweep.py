@@ -1,6 +1,7 @@
 """Sweeps on held-out training images, one of them really run."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from mmpretrain.registry import DATASETS
 
 from mfef_mmrazor.apis import Sweep, compare
 from mfef_mmrazor.apis.comparison import read_config
-from mfef_mmrazor.apis.sweep import all_settings, hold_out
+from mfef_mmrazor.apis.sweep import all_settings, choose, hold_out
+from mfef_mmrazor.engine.results import summarize, write_json
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 INDEPENDENT, DML, MFEF = (
@@ -58,6 +60,105 @@ def test_config_files_are_settings_as_well(tmp_path):
 def test_unfair_or_impossible_sweeps_are_refused(configs, sweep, message):
     with pytest.raises(ValueError, match=message):
         all_settings(configs, {}, sweep)
+
+
+def stored(*settings, seeds=(0,), untuned=()):
+    """A ``sweep.json`` with these settings of DML-like methods."""
+    tried = [
+        dict(block='resnet8_digits', method=name.partition('-')[0], setting=name, config='x.py',
+             options={}, accuracy=70.0, chosen=True)
+        for name in settings
+    ]  # fmt: skip
+    return dict(held_out='1/5', seeds=[*seeds], untuned=[*untuned], settings=tried)
+
+
+@pytest.mark.parametrize(
+    ('earlier', 'message'),
+    [
+        (stored('mfef-tau=2'), 'mfef: 1, resnet8_digits dml: 2; expected as many'),
+        (
+            stored('mfef-a', 'mfef-b', seeds=[0, 1]),
+            r'with seeds \[0, 1\], these would be with \[0\]',
+        ),
+        (stored('dml-tau=2', 'dml-tau=9'), 'dml-tau=9 was tried in this work dir before'),
+        (stored('mfef', 'mfef-b', untuned=['mfef']), 'mfef: 2, .*1 where untuned'),
+    ],
+)
+def test_a_later_sweep_is_as_large_as_the_earlier_one(earlier, message):
+    with pytest.raises(ValueError, match=message):
+        all_settings([DML], {}, Sweep({TAU: [2, 3]}), earlier)
+    fair = stored('mfef-a', 'mfef-b', 'independent', untuned=['independent'])
+    assert len(all_settings([DML], {}, Sweep({TAU: [2, 3]}), fair)) == 2
+
+
+def finish(work_dir, name, seed, accuracy):
+    """The results of a run, made up."""
+    history = [dict(epoch=1, student0=accuracy, student1=accuracy)]
+    results = dict(
+        seed=seed, epochs=1, history=history, predictors=summarize(history), train_seconds=1.0,
+        deployed=dict(parameters=1, macs=1), git_revision='r', versions={},
+    )  # fmt: skip
+    write_json(work_dir / f'runs/{name}/seed{seed}/results.json', results)
+
+
+def test_a_failed_setting_is_kept_and_never_chosen(tmp_path):
+    sweep = Sweep({TAU: [2, 3, 4]}, seeds=[0, 1])
+    settings = all_settings([DML], {}, sweep)
+    with pytest.raises(
+        RuntimeError, match='every setting of dml failed; .*dml-tau=2/seed0/run.log'
+    ):
+        choose(settings, sweep, tmp_path)
+    for name, seed, accuracy in (
+        ('dml-tau=2', 0, 99.0), ('dml-tau=3', 0, 60.0), ('dml-tau=3', 1, 62.0),
+        ('dml-tau=4', 0, 61.0), ('dml-tau=4', 1, 60.0),
+    ):  # fmt: skip
+        finish(tmp_path / 'sweep', name, seed, accuracy)
+    (best,) = choose(settings, sweep, tmp_path)
+    assert best.options == {TAU: 3}
+    found = json.loads((tmp_path / 'sweep.json').read_text())['settings']
+    assert [(s['accuracy'], s['chosen']) for s in found] == [
+        (None, False), (61.0, True), (60.5, False)
+    ]  # fmt: skip
+
+
+def test_a_later_sweep_keeps_what_the_earlier_one_tried(tmp_path):
+    earlier = stored('mfef-a', 'mfef-b', 'independent', untuned=['independent'])
+    write_json(tmp_path / 'sweep.json', earlier)
+    sweep = Sweep({TAU: [2, 3]})
+    settings = all_settings([DML], {}, sweep, earlier)
+    for setting in settings:
+        finish(tmp_path / 'sweep', setting.entry.name, 0, 50.0)
+    for _ in range(2):  # the same again changes nothing
+        choose(settings, sweep, tmp_path)
+        found = json.loads((tmp_path / 'sweep.json').read_text())
+        assert found['settings'][:3] == earlier['settings']
+        assert [s['setting'] for s in found['settings'][3:]] == ['dml-tau=2', 'dml-tau=3']
+        assert found['untuned'] == ['independent']
+
+
+def test_a_setting_that_fails_does_not_end_the_comparison(tmp_path, monkeypatch):
+    """Also not where it is the first one, by which the trials are reported."""
+    asked = []
+
+    def run_all(runs, work_dir, jobs, slurm):
+        asked.extend(runs)
+        for name, seed in runs:
+            if name != 'dml-tau=2':
+                finish(work_dir, name, seed, 50.0 + seed)
+        return [run for run in runs if run[0] == 'dml-tau=2']
+
+    monkeypatch.setattr(import_module('mfef_mmrazor.apis.compare'), 'run_all', run_all)
+    compare([DML], [0, 1], tmp_path, sweep=Sweep({TAU: [2, 3]}))
+    assert asked == [('dml-tau=2', 0), ('dml-tau=3', 0), ('dml', 0), ('dml', 1)]
+    assert read_config(tmp_path / 'configs/dml.yaml', {}).model.distiller.tau == 3
+    assert f'| dml | {DML.name} | {TAU}=2 | failed |  |' in (tmp_path / 'table.md').read_text()
+
+    weights = Sweep({f'mfef:{WEIGHT}': [1, 2]})  # joins it
+    compare([MFEF], [0, 1], tmp_path, sweep=weights)
+    assert len(json.loads((tmp_path / 'sweep.json').read_text())['settings']) == 4
+    assert len(json.loads((tmp_path / 'sweep/comparison.json').read_text())['entries']) == 4
+    with pytest.raises(RuntimeError, match='every setting of dml failed'):
+        compare([DML], [0], tmp_path / 'other', sweep=Sweep({TAU: [2]}))
 
 
 def test_held_out_images_are_training_images_that_no_step_sees():

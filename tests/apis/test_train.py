@@ -9,6 +9,7 @@ from processes import run_script
 
 from mfef_mmrazor.apis import load_config, train, user_errors
 from mfef_mmrazor.apis import test as score
+from mfef_mmrazor.engine.results import device_name
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
@@ -54,6 +55,7 @@ def test_a_run_leaves_results_and_a_picture(finished):
         assert value == pytest.approx(float(logged[f'train/{name}'][0][-2:].mean()), abs=1e-4)
     assert losses.pop('loss') == pytest.approx(sum(losses.values()), abs=1e-3) and len(losses) == 8
     assert found['versions']['torch'] and found['peak_memory_mb'] > 100
+    assert found['device'] == device_name()
     assert (finished / 'curves.png').read_bytes().startswith(b'\x89PNG')
 
 
@@ -118,7 +120,7 @@ def test_a_last_epoch_that_was_not_scored_is_scored_on_resuming(tmp_path):
     (tmp_path / 'results.json').unlink()  # as if stopped while the last epoch was scored
     checkpoint = torch.load(tmp_path / 'epoch_3.pth')
     seconds = checkpoint['results']['seconds']
-    checkpoint['results']['revisions'] = ['another']
+    checkpoint['results'].update(revisions=['another'], devices=['one, 1 thread'])
     torch.save(checkpoint, tmp_path / 'epoch_3.pth')
     train(config(tmp_path, **options), resume=True)
     resumed = results(tmp_path)
@@ -126,6 +128,7 @@ def test_a_last_epoch_that_was_not_scored_is_scored_on_resuming(tmp_path):
     assert resumed['train_seconds'] == straight['train_seconds'] == round(seconds, 1)
     revisions = filter(None, ['another', straight['git_revision']])
     assert resumed['git_revision'] == ', '.join(revisions)
+    assert resumed['device'] == f'one, 1 thread; {device_name()}'
 
 
 def test_a_start_from_another_runs_weights_is_no_resuming_of_it(finished, tmp_path):

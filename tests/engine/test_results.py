@@ -1,6 +1,8 @@
 import contextlib
 import json
+import platform
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -79,6 +81,14 @@ def test_versions_are_those_installed():
     versions = results.package_versions()
     assert torch.__version__.startswith(versions['torch'].split('+')[0])
     assert versions['mmrazor'] == '1.0.0' and {'mmcv', 'mmcv-lite'} & set(versions)
+
+
+def test_the_device_is_named_with_its_threads():
+    name, _, threads = results.device_name().rpartition(', ')
+    number = torch.get_num_threads()
+    assert threads == f'{number} thread{"s" * (number > 1)}'
+    if not torch.cuda.is_available() and Path('/proc/cpuinfo').is_file():
+        assert name in Path('/proc/cpuinfo').read_text() or name == platform.machine()
 
 
 def test_git_revision_is_none_where_the_file_is_not_tracked(tmp_path, monkeypatch):

@@ -1,10 +1,10 @@
 """Tables, statistics and pictures of the runs of a comparison."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 from ...engine.checkpoint_files import write_atomically
-from ...engine.results import write_json
 from ..comparison import COMPARISON, read_comparison
 
 
@@ -24,15 +24,16 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
         FileNotFoundError: There is no comparison, or no finished run in it.
         ValueError: The baseline has no finished run, or a run was not scored at its last epoch, or
             runs were scored by different metrics.
+        OSError: A file could not be written; there is the old one or the new one, and no half.
     """
     # pandas, SciPy and Matplotlib, which a training run does without: 3 s to import
     import pandas as pd
 
     from .latex import latex
     from .page import page
-    from .pictures import draw_accuracies, save
+    from .pictures import as_png, draw_accuracies
     from .ranks import draw_critical_difference
-    from .runs import numbers, stored_results
+    from .runs import numbers, stored_results, unfinished
     from .significance import statistics
     from .tables import markdown, summary
 
@@ -56,22 +57,27 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
         for block, of_block in runs.groupby('block', sort=False)
     }
     stats = statistics(runs, comparison.baseline, metric)
-    # all that can fail before the first file is written
-    texts = {
-        'table.md': markdown(runs, summaries, stats, comparison.baseline, metric, work_dir),
-        'table.tex': latex(summaries, stats, comparison.baseline, metric),
-        'report.html': page(work_dir, comparison, stored, runs, summaries, stats, metric),
-    }
+    missing = unfinished(work_dir, comparison.entries)
     pictures = {'accuracy.png': draw_accuracies(runs, metric)}
     if 'grid' in stats:
         pictures['critical_difference.png'] = draw_critical_difference(runs)
-    left_out = ['name'] if grid else ['name', 'block']
-    runs.drop(columns=left_out).to_csv(work_dir / 'runs.csv', index=False)
-    pd.concat(summaries, names=['block', 'row']).reset_index('row', drop=True).dropna(
-        axis='columns', how='all'
-    ).to_csv(work_dir / 'table.csv', index=grid, float_format='%.4f')
-    write_json(work_dir / 'stats.json', stats)
-    for name, figure in pictures.items():
-        save(figure, work_dir / name)
-    for name, text in texts.items():
-        write_atomically(work_dir / name, text.encode())
+    of_all = pd.concat(summaries, names=['block', 'row']).reset_index('row', drop=True)
+    runs_csv = runs.drop(columns=['name'] if grid else ['name', 'block'])
+    # all of it is there before the first file is written
+    files: dict[str, str | bytes] = {
+        'runs.csv': runs_csv.dropna(axis='columns', how='all').to_csv(index=False),
+        'table.csv': of_all.dropna(axis='columns', how='all').to_csv(
+            index=grid, float_format='%.4f'
+        ),
+        'stats.json': json.dumps(stats, indent=2, allow_nan=False) + '\n',
+        **{name: as_png(figure) for name, figure in pictures.items()},
+        'table.md': markdown(
+            runs, summaries, stats, comparison.baseline, metric, work_dir, missing
+        ),
+        'table.tex': latex(summaries, stats, comparison.baseline, metric),
+        'report.html': page(work_dir, comparison, stored, runs, summaries, stats, metric, missing),
+    }
+    for name, content in files.items():
+        write_atomically(
+            work_dir / name, content if isinstance(content, bytes) else content.encode()
+        )

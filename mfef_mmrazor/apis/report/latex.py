@@ -18,6 +18,8 @@ HEAD = """\
 
 def best_method(rows: pd.DataFrame, comparisons: list[dict[str, Any]]) -> str | None:
     """The method of the best students, if the test says that it is better than the baseline."""
+    if rows[STUDENTS].isna().all():
+        return None
     best = rows.loc[rows[STUDENTS].idxmax(), 'method']
     for comparison in comparisons:
         test = comparison['t_test']

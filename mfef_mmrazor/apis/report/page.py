@@ -14,7 +14,14 @@ from ..conditions import differences
 from .pictures import as_data, draw_accuracies, draw_calibration, draw_cost, draw_curves
 from .ranks import draw_critical_difference, rank_table
 from .significance import comparisons_of
-from .tables import accuracy_table, calibration_table, measured, sweep_rows
+from .tables import (
+    accuracy_table,
+    calibration_table,
+    measured,
+    remarks,
+    sweep_remarks,
+    sweep_rows,
+)
 
 TEMPLATE = 'report.html.jinja'
 
@@ -27,6 +34,7 @@ def page(
     summaries: dict[str, pd.DataFrame],
     stats: dict[str, Any],
     metric: str,
+    missing: Sequence[str] = (),
 ) -> str:
     """The whole report in HTML: tables, pictures, statistics, configs and versions.
 
@@ -38,6 +46,7 @@ def page(
         summaries: The table of each block, see :func:`~.tables.summary`.
         stats: See :func:`~.significance.statistics`.
         metric: What accuracy is.
+        missing: What has no finished run, see :func:`~.runs.unfinished`.
     """
     blocks = []
     for name, rows in summaries.items():
@@ -77,7 +86,9 @@ def page(
         grid=grid,
         ranks=rank_table(grid) if grid else [],
         diagram=as_data(draw_critical_difference(runs)) if grid else '',
+        remarks=remarks(runs, comparison.baseline, missing),
         sweep=sweep_rows(sweep) if sweep else [],
+        sweep_remarks=sweep_remarks(sweep, runs) if sweep else [],
         versions=versions(stored),
     )
 
@@ -109,10 +120,12 @@ def config_table(work_dir: Path, comparison: Comparison, block: str) -> list[dic
 
 
 def versions(stored: Sequence[tuple[Entry, dict[str, Any]]]) -> list[dict[str, str]]:
-    """Versions and revisions that the runs were made with, and how many with each."""
+    """Versions, revisions and devices that the runs were made with, and how many with each."""
     found: dict[str, Counter[str]] = {'revision': Counter()}
     for _, results in stored:
         found['revision'][results['git_revision'] or 'unknown'] += 1
+        if results.get('device'):
+            found.setdefault('device', Counter())[results['device']] += 1
         for package, version in results['versions'].items():
             found.setdefault(package, Counter())[version] += 1
     return [

@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -18,11 +17,14 @@ if TYPE_CHECKING:  # slow to import
     from matplotlib.figure import Figure
 
 PREDICTORS = {STUDENTS: 'o', 'ensemble': 's', 'fused': '^'}
+MARKERS = 'osD^v'
 
 
-def save(figure: 'Figure', path: Path) -> None:
-    """Write a picture; the same picture gives the same bytes."""
-    figure.savefig(path, dpi=200, metadata={'Software': None})
+def as_png(figure: 'Figure') -> bytes:
+    """The content of a picture's file; the same picture gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=200, metadata={'Software': None})
+    return buffer.getvalue()
 
 
 def as_data(figure: 'Figure') -> str:
@@ -48,10 +50,13 @@ def draw_accuracies(runs: pd.DataFrame, metric: str = METRIC) -> 'Figure':
 def _draw_block(axes: 'Axes', students: pd.DataFrame) -> None:
     methods = list(students['method'].unique())
     for row, method in enumerate(methods):
-        values = students[students['method'] == method]['last']
-        axes.plot(values, [row] * len(values), 'o', color='0.6', markersize=4, zorder=1)
+        values = students[students['method'] == method]['last'].dropna()
         half = half_interval_95(values) if len(values) > 1 else 0
-        axes.errorbar(values.mean(), row, xerr=half, fmt='D', color='C0', capsize=3, zorder=2)
+        axes.errorbar(
+            values.mean(), row, xerr=half, fmt='D', color='C0', markerfacecolor='white', capsize=3,
+            zorder=2,
+        )  # fmt: skip
+        axes.plot(values, [row] * len(values), 'o', color='0.3', markersize=3, zorder=3)
     _name_rows(axes, methods)
 
 
@@ -72,21 +77,33 @@ def draw_calibration(runs: pd.DataFrame, name: str, label: str) -> 'Figure':
 
 
 def draw_cost(runs: pd.DataFrame, metric: str = METRIC) -> 'Figure':
-    """Accuracy of every method against what its training took; a panel a block."""
+    """Accuracy of every method against what its training took; a panel a block.
 
-    def draw_block(axes: 'Axes', students: pd.DataFrame) -> None:
-        means = students.groupby('method', sort=False)[['train_seconds', 'last']].mean()
-        axes.plot(means['train_seconds'], means['last'], 'o')
+    Each method has a colour and a marker, and its name in the legend: names beside points that are
+    close together would lie over each other.
+    """
+    students = runs[runs['predictor'] == STUDENTS]
+    methods = list(students['method'].unique())
+
+    def draw_block(axes: 'Axes', of_block: pd.DataFrame) -> None:
+        means = of_block.groupby('method', sort=False)[['train_seconds', 'last']].mean()
         for method, (seconds, accuracy) in means.iterrows():
-            axes.annotate(
-                method, (seconds, accuracy), xytext=(4, 3), textcoords='offset points', fontsize=8
-            )
-        axes.margins(x=0.15)
+            place = methods.index(method)
+            axes.plot(
+                seconds, accuracy, MARKERS[place // 10 % len(MARKERS)], color=f'C{place % 10}',
+                label=method,
+            )  # fmt: skip
+        axes.margins(0.1)
         axes.grid(alpha=0.3)
         axes.set_ylabel(f'{metric_label(metric)}, {STUDENTS}')
 
-    students = runs[runs['predictor'] == STUDENTS]
-    return _panels(students, draw_block, 'training, seconds (mean over seeds)', rows=8)
+    figure = _panels(students, draw_block, 'training, seconds (mean over seeds)', rows=8)
+    drawn = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    figure.legend(
+        [drawn[method] for method in methods], methods, loc='outside right upper', fontsize=8,
+        ncols=-(-len(methods) // 25),
+    )  # fmt: skip
+    return figure
 
 
 def draw_curves(stored: Sequence[tuple[Entry, dict[str, Any]]], metric: str = METRIC) -> 'Figure':

@@ -35,7 +35,7 @@ def rank(runs: pd.DataFrame) -> dict[str, Any] | None:
     """Average ranks, wins, ties and losses of each pair, and tests; None for fewer than two blocks.
 
     Friedman's test says whether there is any difference, Nemenyi's between which methods. Neither
-    is given for fewer than three methods or ``MIN_BLOCKS`` blocks.
+    is given for fewer than three methods or ``MIN_BLOCKS`` blocks, or where all methods are equal.
     """
     scores = scores_by_block(runs)
     if len(scores) < 2 or len(scores.columns) < 2:
@@ -51,13 +51,22 @@ def rank(runs: pd.DataFrame) -> dict[str, Any] | None:
         average_ranks={method: round(float(r), 4) for method, r in ranks.items()},
         pairs=pairs,
     )
-    few = 'blocks' if len(scores) < MIN_BLOCKS else 'methods' if len(scores.columns) < 3 else ''
-    if few:
-        return dict(found, friedman=f'too few {few}', nemenyi=f'too few {few}')
+    untested = why_untested(scores)
+    if untested:
+        return dict(found, friedman=untested, nemenyi=untested)
     p = nemenyi(scores)
     found['friedman'] = dict(p=float(stats.friedmanchisquare(*scores.T.values).pvalue))
     found['nemenyi'] = {a: {b: float(p.loc[a, b]) for b in p.columns} for a in p.index}
     return found
+
+
+def why_untested(scores: pd.DataFrame) -> str:
+    """Why there is no test of :func:`scores_by_block`; empty where there is one."""
+    if len(scores) < MIN_BLOCKS:
+        return 'too few blocks'
+    if len(scores.columns) < 3:
+        return 'too few methods'
+    return 'no differences' if (scores.nunique(axis='columns') == 1).all() else ''
 
 
 def nemenyi(scores: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +77,7 @@ def nemenyi(scores: pd.DataFrame) -> pd.DataFrame:
 def draw_critical_difference(runs: pd.DataFrame) -> 'Figure':
     """Average ranks on an axis; a bar joins methods that Nemenyi's test does not tell apart.
 
-    With few blocks it tells nearly nothing apart, and the bar says so.
+    There is no bar where :func:`rank` gives no test.
     """
     from matplotlib.figure import Figure
 
@@ -76,9 +85,11 @@ def draw_critical_difference(runs: pd.DataFrame) -> 'Figure':
     ranks = scores.rank(axis='columns', ascending=False).mean()
     figure = Figure(figsize=(9, 1.2 + 0.16 * len(ranks)), layout='constrained')
     axes = figure.subplots()
+    untested = why_untested(scores)
+    p = pd.DataFrame(0.0, ranks.index, ranks.index) if untested else nemenyi(scores)
     drawn = scikit_posthocs.critical_difference_diagram(
         ranks,
-        nemenyi(scores),
+        p,
         ax=axes,
         alpha=ALPHA,
         label_fmt_left='{label} ({rank:.1f})',
@@ -86,7 +97,8 @@ def draw_critical_difference(runs: pd.DataFrame) -> 'Figure':
     )
     for (bar,) in drawn['crossbars']:  # through a set of points, which has no fixed order
         bar.set_xdata(sorted(bar.get_xdata()))
-    axes.set_title(f'average rank over {len(scores)} blocks (1 is best)', fontsize='medium')
+    title = f'average rank over {len(scores)} blocks (1 is best)'
+    axes.set_title(title + f'; not tested: {untested}' * bool(untested), fontsize='medium')
     return figure
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ...engine.results import UNITS, read_results, unit_of
-from ..comparison import RESULTS, Entry, run_folder
+from ..comparison import RESULTS, Entry, is_finished, run_folder
 
 STUDENTS = 'mean of students'
 CALIBRATION = ('nll', 'ece')
@@ -47,6 +47,29 @@ def stored_results(
     return found, next(iter(metrics))
 
 
+def unfinished(work_dir: Path, entries: Sequence[Entry]) -> list[str]:
+    """What has no finished run, by name: all seeds, or those that other entries have a folder of.
+
+    Example: ``['b (all seeds)', 'kdcl (seed 3)']``.
+    """
+    found: dict[str, set[int]] = {}
+    seeds: set[int] = set()
+    for entry in entries:
+        folders = run_folder(work_dir, entry.name, 0).parent.glob('seed*')
+        own = {int(f.name[4:]) for f in folders if re.fullmatch(r'seed\d+', f.name)}
+        found[entry.name] = {seed for seed in own if is_finished(work_dir, entry.name, seed)}
+        seeds |= own
+    return [
+        f'{name} ({_seeds(seeds - finished) if finished else "all seeds"})'
+        for name, finished in found.items()
+        if seeds - finished
+    ]
+
+
+def _seeds(seeds: set[int]) -> str:
+    return f'seed{"s" * (len(seeds) > 1)} {", ".join(map(str, sorted(seeds)))}'
+
+
 def numbers(stored: Sequence[tuple[Entry, dict[str, Any]]]) -> pd.DataFrame:
     """One row a run and predictor: accuracies in percent, seconds, size of what is deployed."""
     rows: list[dict[str, Any]] = []
@@ -57,6 +80,7 @@ def numbers(stored: Sequence[tuple[Entry, dict[str, Any]]]) -> pd.DataFrame:
             name=entry.name,
             seed=results['seed'],
             revision=results['git_revision'],
+            device=results.get('device'),  # older ones do not say
         )
         cost = dict(train_seconds=results['train_seconds'], **results['deployed'])
         for name, scores in _predictors(results).items():
@@ -93,9 +117,11 @@ def _predictors(results: dict[str, Any]) -> dict[str, dict[str, float]]:
     for name, predictor in results['predictors'].items():
         last, best = predictor['last'], predictor['best']
         measured = {key: last[key] for key in CALIBRATION if key in last}
-        found[name] = dict(last=last['accuracy'], best=best['accuracy'], **measured)
+        scores = dict(last=last['accuracy'], best=best['accuracy'], **measured)
+        found[name] = pd.Series(scores, dtype=float).to_dict()  # no number is null, or NaN
     students = pd.DataFrame([v for k, v in found.items() if k.startswith(('student', 'model'))])
     unlike = results['students'].get('last', {})
     differing = {key: unlike[key] for key in DIVERSITY if key in unlike}
-    best_student = students[['last', 'best']].max().to_dict()
-    return {STUDENTS: students.mean().to_dict() | differing, 'best student': best_student, **found}
+    best_student = students[['last', 'best']].max(skipna=False).to_dict()
+    mean = students.mean(skipna=False).to_dict() | differing
+    return {STUDENTS: mean, 'best student': best_student, **found}

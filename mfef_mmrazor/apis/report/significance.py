@@ -61,24 +61,25 @@ def half_interval_95(values: pd.Series) -> float:
 
 
 def compare_pairs(differences: pd.Series) -> dict[str, Any]:
-    """Statistics of paired differences (index: seeds)."""
+    """Statistics of paired differences (index: seeds).
+
+    Differences that are all the same have neither an interval nor a t-test.
+    """
     n = len(differences)
     found: dict[str, Any] = dict(
         n=n, seeds=[int(s) for s in differences.index], differences=differences.round(6).tolist()
     )
     if n:
         found['mean'] = float(differences.mean())
-    if n > 1:
+    # what floating point adds would make a difference of none, and break ties
+    exact = differences.round(9)
+    varied = exact.nunique() > 1
+    if varied:
         half = half_interval_95(differences)
         found['interval_95'] = [found['mean'] - half, found['mean'] + half]
     if n < MIN_SEEDS:
         return dict(found, t_test='too few seeds', wilcoxon='too few seeds')
-    # what floating point adds would make a difference of none, and break ties
-    differences = differences.round(9)
-    if (differences == 0).all():
+    if (exact == 0).all():
         return dict(found, t_test=dict(p=1.0), wilcoxon=dict(p=1.0))
-    return dict(
-        found,
-        t_test=dict(p=float(stats.ttest_1samp(differences, 0).pvalue)),
-        wilcoxon=dict(p=float(stats.wilcoxon(differences).pvalue)),
-    )
+    t_test = dict(p=float(stats.ttest_1samp(exact, 0).pvalue)) if varied else 'no variance'
+    return dict(found, t_test=t_test, wilcoxon=dict(p=float(stats.wilcoxon(exact).pvalue)))

@@ -1,5 +1,7 @@
 """Accuracy, calibration and cost of every method; as text, and in Markdown."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,24 @@ from .runs import CALIBRATION, DIVERSITY, STUDENTS
 NOTHING = pd.Series(dtype=float)
 PREDICTORS = (STUDENTS, 'best student', 'student0', 'ensemble', 'fused')
 CAPTION = """\
-{metric} at the last epoch, mean ± standard deviation over n seeds; "best epoch" is
-the mean of the students, each at the epoch where it scored best. "student0" is what a method with a
-leader (OKDDip, FFSD) is for; the others' students are alike. "cost" is the training time relative
-to {baseline}, and says little where the machine had other work to do; parameters and MACs
-(convolutions and linear layers, one image) are those of student0 as deployed.
+{metric} at the last epoch, mean ± standard deviation over n seeds. "best
+student" is the one of the run's students that scores best on these same images, so it is
+optimistic, and so is "best epoch", the mean of the students, each at the epoch where it scored
+best. "student0" is the first student: the leader of a method that has one (OKDDip, FFSD). "cost" is
+the training time relative to {baseline}, and says little where the machine had other work to do;
+parameters and MACs (convolutions and linear layers, one image) are those of student0 as deployed.
+"""
+TESTED = """\
+The p-values (t-test and Wilcoxon's, paired by seed, in stats.json) are corrected by Holm's method
+for the comparisons of one network and data set, not over several; the 95 % intervals are not
+corrected.
+"""
+UNLIKE_SEEDS = """\
+The methods have different seeds, so their means are not over the same ones; each comparison with
+{baseline} is over the seeds that both have.
+"""
+UNLIKE_DEVICES = """\
+The runs are of different devices, which "cost" does not tell apart: {devices}.
 """
 CALIBRATED = """\
 NLL: negative log-likelihood in nats; ECE: expected calibration error in percent, 15 bins. Between
@@ -29,7 +44,7 @@ Wins/ties/losses of the row's method against the column's, mean of students. Tes
 """
 SWEPT = """\
 Settings tried on held-out training images ({held_out}; seeds {seeds}): mean of students, last
-epoch. The best one of each method was trained for the table above.
+epoch. The best one of each method was trained for the table of accuracies.
 """
 
 
@@ -40,6 +55,7 @@ def markdown(
     baseline: str,
     metric: str,
     work_dir: Path,
+    missing: Sequence[str] = (),
 ) -> str:
     """All tables of a comparison, one of accuracies per block, and what they show."""
     parts = []
@@ -52,21 +68,53 @@ def markdown(
     text += '\n' + CAPTION.format(metric=metric_name(metric), baseline=baseline)
     if measured(runs):
         text += CALIBRATED
-    revisions = runs['revision'].dropna().unique()
-    if len(revisions) > 1:
-        text += f'The runs are of different revisions: {", ".join(revisions)}.\n'
+    text += TESTED + ''.join(remarks(runs, baseline, missing))
     if 'grid' in stats:
         text += f'\n## Over all blocks\n\n{_lines(rank_table(stats["grid"]))}\n{RANKED}'
         if stats['grid']['left_out']:
             text += f'Not in every block, so not ranked: {", ".join(stats["grid"]["left_out"])}.\n'
     sweep = read_sweep(work_dir)
     if sweep:
-        seeds = ', '.join(map(str, sweep['seeds']))
         text += f'\n## Settings\n\n{_lines(sweep_rows(sweep))}\n'
-        text += SWEPT.format(held_out=sweep['held_out'], seeds=seeds)
-        if sweep['untuned']:
-            text += f'Not tuned: {", ".join(sweep["untuned"])}.\n'
+        text += ''.join(sweep_remarks(sweep, runs))
     return text
+
+
+def remarks(runs: pd.DataFrame, baseline: str, missing: Sequence[str]) -> list[str]:
+    """What is to be known of the runs beside their numbers, where there is anything."""
+    found = []
+    if missing:
+        found.append(f'Without a finished run: {", ".join(missing)}.\n')
+    seeds = runs.groupby(['block', 'method'])['seed'].agg(frozenset)
+    if seeds.groupby('block').nunique().max() > 1:
+        found.append(UNLIKE_SEEDS.format(baseline=baseline))
+    revisions = runs['revision'].dropna().unique()
+    if len(revisions) > 1:
+        found.append(f'The runs are of different revisions: {", ".join(revisions)}.\n')
+    devices = runs['device'].dropna().unique()
+    if len(devices) > 1:
+        found.append(UNLIKE_DEVICES.format(devices='; '.join(devices)))
+    return found
+
+
+def sweep_remarks(sweep: dict[str, Any], runs: pd.DataFrame) -> list[str]:
+    """How the settings were tried, and which methods were compared without."""
+    seeds = ', '.join(map(str, sweep['seeds']))
+    found = [SWEPT.format(held_out=sweep['held_out'], seeds=seeds)]
+    if sweep['untuned']:
+        found.append(f'Not tuned: {", ".join(sweep["untuned"])}.\n')
+    # a file's name tells no block where there is only one
+    several = runs['block'].nunique() > 1
+    tried = {(setting['block'] * several, setting['method']) for setting in sweep['settings']}
+    compared = runs[['block', 'method']].drop_duplicates().itertuples(index=False, name=None)
+    joined = [
+        f'{block} {method}' if several else method
+        for block, method in compared
+        if (block * several, method) not in tried
+    ]
+    if joined:
+        found.append(f'Compared without a sweep, as configured: {", ".join(joined)}.\n')
+    return found
 
 
 def metric_name(metric: str) -> str:
@@ -82,15 +130,16 @@ def summary(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
     rows = []
     for method, of_method in runs.groupby('method', sort=False):
         students = of_method[of_method['predictor'] == STUDENTS]
-        row: dict[str, Any] = dict(method=method, n=of_method['seed'].nunique())
+        n = of_method['seed'].nunique()
+        row: dict[str, Any] = dict(method=method, n=n)
         for predictor in PREDICTORS:
             of_predictor = of_method[of_method['predictor'] == predictor]
-            row |= _moments(of_predictor['last'], predictor)
+            row |= _moments(of_predictor['last'], predictor, n)
             for name in CALIBRATION:
-                row |= _moments(of_predictor.get(name, NOTHING), f'{predictor} {name}')
+                row |= _moments(of_predictor.get(name, NOTHING), f'{predictor} {name}', n)
         for name in DIVERSITY:
-            row |= _moments(students.get(name, NOTHING), name)
-        row |= _moments(students['best'], 'best epoch')
+            row |= _moments(students.get(name, NOTHING), name, n)
+        row |= _moments(students['best'], 'best epoch', n)
         if baseline in seconds:
             row['cost'] = (seconds[method] / seconds[baseline]).dropna().mean()
         row |= dict(parameters=students['parameters'].iloc[0], macs=students['macs'].iloc[0])
@@ -98,8 +147,10 @@ def summary(runs: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _moments(values: pd.Series, name: str) -> dict[str, float]:
-    return {name: values.mean(), f'{name} std': values.std()}
+def _moments(values: pd.Series, name: str, n: int) -> dict[str, float]:
+    """Mean and deviation; and of how many, where some of the n runs have no number."""
+    fewer = values.count() if 0 < values.count() < n else math.nan
+    return {name: values.mean(), f'{name} std': values.std(), f'{name} n': fewer}
 
 
 def accuracy_table(rows: pd.DataFrame) -> list[dict[str, str]]:
@@ -141,11 +192,15 @@ def calibration_table(rows: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def mean_std(row: dict[str, Any], name: str, digits: int = 2) -> str:
-    """``70.12 ± 0.34``; nothing where there is no number, and no deviation of one."""
+    """``70.12 ± 0.34``; nothing where there is no number, and no deviation of one.
+
+    With ``(n = 2)`` where not all of the row's runs have a number.
+    """
     if pd.isna(row[name]):
         return ''
-    deviation = row[f'{name} std']
-    return f'{row[name]:.{digits}f}' + ('' if pd.isna(deviation) else f' ± {deviation:.{digits}f}')
+    deviation, fewer = row[f'{name} std'], row[f'{name} n']
+    text = f'{row[name]:.{digits}f}' + ('' if pd.isna(deviation) else f' ± {deviation:.{digits}f}')
+    return text + ('' if pd.isna(fewer) else f' (n = {fewer:.0f})')
 
 
 def sweep_rows(sweep: dict[str, Any]) -> list[dict[str, str]]:
@@ -157,7 +212,9 @@ def sweep_rows(sweep: dict[str, Any]) -> list[dict[str, str]]:
             'method': tried['method'],
             'config': tried['config'],
             'setting': ', '.join(f'{key}={value}' for key, value in tried['options'].items()),
-            'held-out accuracy': f'{tried["accuracy"]:.2f}',
+            'held-out accuracy': (
+                'failed' if tried['accuracy'] is None else f'{tried["accuracy"]:.2f}'
+            ),
             'chosen': 'yes' * tried['chosen'],
         }
         for tried in sweep['settings']

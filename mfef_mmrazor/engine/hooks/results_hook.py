@@ -23,6 +23,7 @@ from ..results import (
     accuracies,
     calibration,
     deployed_size,
+    device_name,
     draw_curves,
     git_revision,
     metric_label,
@@ -48,9 +49,9 @@ class ResultsHook(Hook):
     what stands for it where the config has no ``accuracy/top1``: ``metric`` says which) with NLL
     and ECE (:class:`Calibration`), how far the students differ (:class:`Diversity`), the whole
     history, the mean training losses of the last epoch, the seed, versions, git revision,
-    training seconds, images a second and peak memory; ``docs/results.md`` describes it. The history
-    is kept in the checkpoints, so that a resumed run has all of it, and names every revision that
-    it ran with.
+    training seconds, images a second, peak memory and device; ``docs/results.md`` describes it. The
+    history is kept in the checkpoints, so that a resumed run has all of it, and names every
+    revision and device that it ran with.
     """
 
     priority = 'LOWEST'
@@ -61,6 +62,7 @@ class ResultsHook(Hook):
         self.metric = METRIC
         self.seconds = 0.0
         self.revisions = [git_revision()]  # now: there may be later ones when the run ends
+        self.devices: list[str] = []
         self._named: set[str] = set()  # loss terms that the log has a line for
 
     def before_train(self, runner: Runner) -> None:
@@ -69,6 +71,7 @@ class ResultsHook(Hook):
         And score the epoch a run is resumed from: its checkpoint was saved before it was scored.
         """
         self.measure_calibration(runner)
+        self.devices = list(dict.fromkeys([*self.devices, device_name()]))
         ((unit, over),) = position(runner).items()
         if not over or over in [entry.get(unit) for entry in self.history] or not runner.val_loop:
             return
@@ -136,6 +139,7 @@ class ResultsHook(Hook):
             metric=self.metric,
             seconds=self.seconds,
             revisions=self.revisions,
+            devices=self.devices,
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -146,6 +150,7 @@ class ResultsHook(Hook):
             self.calibration = results.get('calibration', [])
             self.metric = results.get('metric', METRIC)
             self.seconds = results['seconds']
+            self.devices = results.get('devices', [])
             self.revisions = list(dict.fromkeys([*results['revisions'], *self.revisions]))
 
     def after_train(self, runner: Runner) -> None:
@@ -188,6 +193,7 @@ class ResultsHook(Hook):
             train_seconds=round(self.seconds, 1),
             images_per_second=round(seen / self.seconds, 1) if self.seconds else None,
             peak_memory_mb=peak_memory_mb(),
+            device='; '.join(self.devices),
             deployed=self.deployed(runner),
             versions=package_versions(),
             git_revision=', '.join(filter(None, self.revisions)) or None,

@@ -10,7 +10,7 @@ def runs(block='', **accuracies):
     return pd.DataFrame(
         [
             dict(block=block, method=method, name=method, seed=seed, revision='r',
-                 predictor=STUDENTS, last=value, best=value + 1,
+                 device=None, predictor=STUDENTS, last=value, best=value + 1,
                  train_seconds=10.0 + 5 * place, parameters=1000, macs=2_000_000)
             for place, (method, values) in enumerate(accuracies.items())
             for seed, value in enumerate(values)

@@ -103,6 +103,57 @@ def test_a_folder_that_somebody_has_changed(grid, tmp_path):
     assert files() == before
 
 
+def test_what_cannot_be_written_is_named(grid, tmp_path):
+    work_dir = tmp_path / 'blocked'
+    shutil.copytree(grid, work_dir)
+    (work_dir / 'runs.csv').unlink()
+    (work_dir / 'runs.csv').mkdir()
+    with pytest.raises(OSError, match=r'runs.csv could not be written \(Is a directory\)'):
+        report(work_dir)
+
+
+def test_runs_without_any_accuracy_are_reported(grid, tmp_path):
+    work_dir = tmp_path / 'none'
+    shutil.copytree(grid, work_dir)
+    for path in work_dir.glob('runs/*/*/*/results.json'):
+        results = json.loads(path.read_text())
+        for predictor in results['predictors'].values():
+            predictor['last']['accuracy'] = predictor['best']['accuracy'] = float('nan')
+        results.update(device='EPYC, 1 thread', metric='multi-label/mAP')
+        path.write_text(json.dumps(results))
+    report(work_dir)
+    assert '| one | 5 |  |' in (work_dir / 'table.md').read_text()
+
+    html = (work_dir / 'report.html').read_text()
+    assert 'The metric is multi-label/mAP, mean of students' in html
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    json.loads((work_dir / 'stats.json').read_text(), parse_constant=refuse)
+    assert ['device', 'EPYC, 1 thread', '30'] in Cells(html).tables[-1]
+
+
+def test_what_is_missing_and_untested_is_on_the_page(grid, tmp_path):
+    work_dir = tmp_path / 'missing'
+    shutil.copytree(grid, work_dir)
+    (work_dir / 'runs/vgg_x/one/seed3/results.json').unlink()
+    sweep = dict(held_out='1/5', seeds=[7], untuned=['independent'], settings=[
+        dict(block='resnet8_x', method='one', setting='one', config='one.py', options={},
+             accuracy=None, chosen=False),
+    ])  # fmt: skip
+    (work_dir / 'sweep.json').write_text(json.dumps(sweep))
+    report(work_dir)
+    html, table = (work_dir / 'report.html').read_text(), (work_dir / 'table.md').read_text()
+    for text in (
+        'Without a finished run: vgg_x/one (seed 3).', 'The methods have different seeds',
+        'held-out training images (1/5; seeds 7)', 'Not tuned: independent.',
+        'resnet8_x mfef',  # without a sweep
+    ):  # fmt: skip
+        assert text in html and text in table
+    assert 'Not tested: too few blocks.' in html and 'A bar joins' not in html
+
+
 def test_the_page_needs_no_other_file(grid):
     html = (grid / 'report.html').read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)', html) and 'http' not in html

@@ -64,3 +64,15 @@ def test_the_diagram_joins_what_is_not_told_apart():
     assert [text.get_text() for text in axes.texts] == ['c (1.1)', 'b (2.1)', '(2.8) a']
     bars = [line.get_xdata() for line in axes.lines if line.get_linewidth() == 2]
     assert sorted(map(tuple, bars)) == [(1.1, 2.1), (2.1, 2.8)]  # in this order, whatever the hash
+
+
+def test_few_blocks_are_drawn_without_a_claim():
+    axes = draw_critical_difference(grid(SCORES[:2])).axes[0]
+    assert not [line for line in axes.lines if line.get_linewidth() == 2]
+    assert axes.get_title().endswith('; not tested: too few blocks')
+    assert 'tested' not in draw_critical_difference(grid()).axes[0].get_title()
+
+
+def test_methods_that_are_all_equal_have_no_p_value():
+    found = rank(grid(np.full((5, 3), 70.0)))
+    assert found['friedman'] == found['nemenyi'] == 'no differences'

@@ -1,10 +1,12 @@
 """What is read from stored runs."""
 
+import math
 from pathlib import Path
 
 import pytest
 
-from mfef_mmrazor.apis.report.runs import check_last_epoch
+from mfef_mmrazor.apis.comparison import Entry
+from mfef_mmrazor.apis.report.runs import STUDENTS, check_last_epoch, numbers, unfinished
 
 
 def test_a_run_that_was_not_scored_at_its_end():
@@ -12,3 +14,30 @@ def test_a_run_that_was_not_scored_at_its_end():
     check_last_epoch(Path('results.json'), dict(epochs=2, history=history))
     with pytest.raises(ValueError, match='results.json: the last epoch that was scored is 2 of 3'):
         check_last_epoch(Path('results.json'), dict(epochs=3, history=history))
+
+
+def test_runs_that_are_not_finished_are_named(tmp_path):
+    entries = [Entry(name, name, '', f'{name}.py') for name in ('a', 'b', 'kdcl', 'failed')]
+    for run in ('a/seed0', 'a/seed3', 'kdcl/seed0', 'failed/seed3'):
+        (tmp_path / 'runs' / run).mkdir(parents=True)
+    (tmp_path / 'runs/a/seed0_backup').mkdir()
+    for run in ('a/seed0', 'a/seed3', 'kdcl/seed0'):
+        (tmp_path / 'runs' / run / 'results.json').touch()
+    assert unfinished(tmp_path, entries[:1]) == []
+    assert unfinished(tmp_path, entries) == [
+        'b (all seeds)', 'kdcl (seed 3)', 'failed (all seeds)'
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize('none', [None, math.nan])
+def test_an_accuracy_that_is_no_number(none):
+    scores = dict(student0=70.0, student1=none)
+    results = dict(
+        seed=0, git_revision='r', train_seconds=1.0, deployed={}, students={},
+        predictors={
+            name: dict(last=dict(accuracy=x), best=dict(accuracy=x)) for name, x in scores.items()
+        },
+    )  # fmt: skip
+    rows = numbers([(Entry('a', 'a', '', 'a.py'), results)]).set_index('predictor')
+    assert rows.loc['student0', 'last'] == 70
+    assert math.isnan(rows.loc[STUDENTS, 'last'])  # not the mean of those that are left

@@ -43,6 +43,12 @@ def test_no_difference_at_all_is_no_nan():
     assert b['t_test'] == b['wilcoxon'] == dict(p=1.0, p_holm=1.0)
 
 
+def test_differences_without_variance_have_no_t_test():
+    (b,) = statistics(runs(a=A, b=[x + 0.1 for x in A]), 'a')['comparisons']
+    assert b['t_test'] == 'no variance' and 'interval_95' not in b
+    assert b['wilcoxon']['p'] == pytest.approx(2 / 2**5)  # by their signs alone
+
+
 def test_what_floating_point_adds_is_no_difference_and_breaks_no_tie():
     one = [(90.1 + 90.3) / 2 + step for step in range(6)]
     other = [(90.2 + 90.2) / 2 + step for step in range(6)]

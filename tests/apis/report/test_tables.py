@@ -37,7 +37,7 @@ def test_runs_of_different_revisions_are_told(tmp_path):
     frame = runs(a=A, b=B)
     assert 'revisions' not in table(frame, 'a', tmp_path)
     frame.loc[0, 'revision'] = 'q'
-    assert table(frame, 'a', tmp_path).endswith('The runs are of different revisions: q, r.\n')
+    assert 'The runs are of different revisions: q, r.\n' in table(frame, 'a', tmp_path)
 
 
 def test_another_metric_than_accuracy_is_named(tmp_path):
@@ -63,11 +63,16 @@ def test_the_settings_that_were_tried_are_told(tmp_path):
         for tau in (2, 3)
     ]
     sweep = dict(held_out='1/5', seeds=[0, 1], untuned=['independent'], settings=settings)
+    settings.append(dict(tried, options={}, accuracy=None))
     (tmp_path / 'sweep.json').write_text(json.dumps(sweep))
-    lines = table(runs(a=A, b=B), 'a', tmp_path).split('## Settings')[1].splitlines()
+    text = table(runs(dml=A, kdcl=B), 'dml', tmp_path)
+    lines = text.split('## Settings')[1].splitlines()
     assert lines[4] == '| dml | dml_x.py | model.distiller.tau=2 | 72.00 |  |'
     assert lines[5] == '| dml | dml_x.py | model.distiller.tau=3 | 73.00 | yes |'
-    assert lines[-1] == 'Not tuned: independent.'
+    assert lines[6] == '| dml | dml_x.py |  | failed |  |'
+    assert lines[-2:] == [
+        'Not tuned: independent.', 'Compared without a sweep, as configured: kdcl.'
+    ]  # fmt: skip
 
 
 def test_calibration_has_a_table_where_it_was_measured(tmp_path):
@@ -81,3 +86,26 @@ def test_calibration_has_a_table_where_it_was_measured(tmp_path):
     )
     assert row[header.index('disagreement')] == '5.00 ± 0.00'
     assert 'negative log-likelihood in nats' in text
+
+
+def test_cells_of_fewer_runs_say_so(tmp_path):
+    frame = runs(a=A, b=B)
+    assert '(n = ' not in table(frame, 'a', tmp_path)
+    frame.loc[frame['seed'].eq(4) & frame['method'].eq('b'), 'last'] = np.nan
+    row = next(r for r in table(frame, 'a', tmp_path).splitlines() if r.startswith('| b |'))
+    assert f'| b | 5 | {np.mean(B[:4]):.2f} ± {np.std(B[:4], ddof=1):.2f} (n = 4) |' in row
+
+
+def test_different_seeds_are_told(tmp_path):
+    assert 'different seeds' not in table(runs(a=A, b=B), 'a', tmp_path)
+    assert 'different seeds' in table(runs(a=A, b=B[:3]), 'a', tmp_path)
+    grid = pd.concat([runs('x', a=A, b=B), runs('y', a=A[:3], b=B[:3])])
+    assert 'different seeds' not in table(grid, 'a', tmp_path)
+
+
+def test_different_devices_are_told_where_they_are_known(tmp_path):
+    frame = runs(a=A, b=B)
+    frame.loc[frame['method'] == 'b', 'device'] = 'A100, 1 thread'
+    assert 'different devices' not in table(frame, 'a', tmp_path)  # what the others had is unknown
+    frame.loc[frame['method'] == 'a', 'device'] = 'EPYC, 2 threads'
+    assert 'does not tell apart: EPYC, 2 threads; A100, 1 thread.' in table(frame, 'a', tmp_path)
