@@ -85,7 +85,7 @@ def map_kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
 
     Example:
         >>> x = torch.rand(2, 8, 4, 4)
-        >>> map_kd_loss(x, x + 1.0, tau=3.0).item() < 1e-6
+        >>> map_kd_loss(x, x + 1.0, tau=3.0).item() < 1e-4
         True
     """
     _check_channels(student, teacher)
