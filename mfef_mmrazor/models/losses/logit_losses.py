@@ -94,7 +94,7 @@ class StandardizedKLDivergence(LogitDivergence):
         >>> import torch
         >>> from mfef_mmrazor.models import StandardizedKLDivergence
         >>> z = torch.randn(4, 10)
-        >>> StandardizedKLDivergence(tau=2.0)(z, 5 * z + 1).item() < 1e-6
+        >>> StandardizedKLDivergence(tau=2.0)(z, 5 * z + 1).item() < 1e-4
         True
     """
 

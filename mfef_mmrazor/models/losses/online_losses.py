@@ -36,7 +36,7 @@ class EnsembleKLDivergence(nn.Module):
         >>> import torch
         >>> from mfef_mmrazor.models import EnsembleKLDivergence
         >>> z = torch.randn(4, 10)
-        >>> EnsembleKLDivergence(tau=3.0)(z, [z - 1.0, z + 1.0]).item() < 1e-6
+        >>> EnsembleKLDivergence(tau=3.0)(z, [z - 1.0, z + 1.0]).item() < 1e-4
         True
     """
 
