@@ -99,7 +99,13 @@ def compare(
         check_unchanged(trials, trials_dir)
         tried = read_comparison(trials_dir)
         if stored_sweep and tried:
-            earlier = tried.entries
+            # a trial whose name lacked the block, when there was one, has another name now
+            asked = {(entry.block, entry.method) for entry in trials}
+            earlier = [
+                entry
+                for entry in tried.entries
+                if entry in trials or (entry.block, entry.method) not in asked
+            ]
             # the first trial may have failed, a chosen one has not
             first = next(each['setting'] for each in stored_sweep['settings'] if each['chosen'])
         # a trial that fails, as settings may, is not chosen

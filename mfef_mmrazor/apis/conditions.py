@@ -12,7 +12,12 @@ from ..functional import sigmoid_ramp_up
 from ..models.builder import arguments_of, find, nearest
 from .config import by_iterations, value_at
 
-RECORDED_BY = ('checkpoint', 'logger')  # default hooks that only keep what a training does
+# default hooks that only keep, or show, what a training does
+RECORDED_BY = ('checkpoint', 'logger', 'runtime_info', 'timer', 'visualization')
+# what mmengine adds of the others
+ALWAYS = dict(
+    param_scheduler=dict(type='ParamSchedulerHook'), sampler_seed=dict(type='DistSamplerSeedHook')
+)
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
 CONDITIONS = (
     'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler',
@@ -57,7 +62,7 @@ def warn_of_long_ramp_up(name: str, cfg: Config) -> None:
 
     Args:
         name: The method, for the message.
-        cfg: Its config. In a training by iterations only ``ramp_up_iters`` is looked at here; how
+        cfg: Its config. A ramp-up in another unit than the training's is not looked at here: how
             many iterations an epoch has is known to the run, which warns as well.
     """
     distiller = cfg.model.get('distiller')
@@ -65,10 +70,11 @@ def warn_of_long_ramp_up(name: str, cfg: Config) -> None:
         return
     unit, length = ('iters', 'max_iters') if by_iterations(cfg) else ('epochs', 'max_epochs')
     key, total = f'ramp_up_{unit}', cfg.train_cfg[length]
-    kind = find(dict(_scope_=cfg.model.get('_scope_'), **distiller))
-    defaults, _ = arguments_of(kind)
-    given = distiller.get(key, defaults.get(key)) or 0
-    if given <= total:
+    kind = find({'_scope_': cfg.model.get('_scope_'), **distiller})
+    arguments = {**arguments_of(kind)[0], **distiller}
+    in_iterations = arguments.get('ramp_up_iters') is not None  # which then counts
+    given = arguments.get(key) or 0
+    if given <= total or (in_iterations and unit == 'epochs'):
         return
     whose = '' if key in distiller else f' (the default of {kind.__name__})'
     print_log(
@@ -88,8 +94,9 @@ def _condition(cfg: Config, name: str) -> Any:
         network = cfg.model.get('architecture', cfg.model)  # one, alone or in mmrazor's way
         return [{k: v for k, v in network.items() if k not in ('data_preprocessor', '_scope_')}]
     value = value_at(cfg, name) or None
-    if name == 'default_hooks' and value:
-        return {hook: own for hook, own in value.items() if hook not in RECORDED_BY}
+    if name == 'default_hooks':
+        hooks = {**ALWAYS, **(value or {})}
+        return {hook: own for hook, own in hooks.items() if hook not in RECORDED_BY}
     return value
 
 

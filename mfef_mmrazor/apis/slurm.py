@@ -153,7 +153,7 @@ def run_job(work_dir: Path, launcher: str, method: str, seed: int) -> None:
         train(config, resume=True)
     except SystemExit:
         if os.environ['SLURM_PROCID'] != '0':
-            return  # the first process speaks for all; one that fails ends it
+            return  # the first process alone requeues the job; a status of 143 would end it first
         job = os.environ['SLURM_JOB_ID']
         state = subprocess.run(
             ['squeue', '--noheader', f'--jobs={job}', '--format=%T'],

@@ -131,12 +131,16 @@ def resizing(cfg: Cfg) -> Cfg:
     """How the tests bring an image to the networks' size, for who prepares images elsewhere.
 
     ``resize_edge`` is the length of the shorter edge before the centre is cropped; None where the
-    pipeline does not do so.
+    pipeline does not do so. ``interpolation`` and ``backend`` are None where nothing is resized, or
+    by another transform than ``Resize`` and ``ResizeEdge``.
     """
     pipeline = file_pipeline(cfg)
     names = ('Resize', 'ResizeEdge')
-    resize = next((t for t in pipeline if any(is_called(t['type'], name) for name in names)), {})
-    by_edge = is_called(resize.get('type'), 'ResizeEdge') and resize.get('edge', 'short') == 'short'
+    found = [t for t in pipeline if any(is_called(t['type'], name) for name in names)]
+    if not found:
+        return dict(resize_edge=None, interpolation=None, backend=None)
+    resize = found[0]
+    by_edge = is_called(resize['type'], 'ResizeEdge') and resize.get('edge', 'short') == 'short'
     cropped = any(is_called(transform['type'], 'CenterCrop') for transform in pipeline)
     return dict(
         resize_edge=resize['scale'] if by_edge and cropped else None,
@@ -146,7 +150,8 @@ def resizing(cfg: Cfg) -> Cfg:
 
 
 def _mmcv(transform: Cfg) -> Cfg:
-    """Replace ``LoadIntactImage`` by the equivalent mmcv transform; others stay as they are."""
+    """Replace ``LoadIntactImage`` by mmcv's transform, of which it differs for broken pictures and
+    those of 16 bits alone; others stay as they are."""
     if not transform['type'].endswith('LoadIntactImage'):
         return transform
     return dict(imdecode_backend='pillow') | transform | dict(type='LoadImageFromFile')

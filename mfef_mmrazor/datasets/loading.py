@@ -19,8 +19,8 @@ class LoadIntactImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, that names a truncated or unreadable image.
 
     Some versions of OpenCV return the part of a truncated JPEG that is there, the rest grey. Pillow
-    never does, so it reads every image of 8 bits. Images of more bits are scaled to 8 by OpenCV, as
-    mmcv does: Pillow would make everything above 255 white. An image that was read before passes
+    never does. Images of 16 bits are scaled to 8 by OpenCV, as mmcv does: Pillow would make all
+    above 255 white. An image that was read before passes
     unchanged: mmpretrain's inferencers read images themselves, and only take a transform called
     ``LoadImageFromFile`` out of the pipeline.
 
@@ -59,7 +59,7 @@ class LoadIntactImage(LoadImageFromFile):
             ) from None
 
     def is_deep(self, path: str) -> bool:
-        """Whether a file is a whole picture of more than 8 bits a channel."""
+        """Whether a file is a whole picture of 16 bits a channel."""
         if path.lower().endswith(ALWAYS_8_BITS):
             return False
         try:
@@ -67,7 +67,8 @@ class LoadIntactImage(LoadImageFromFile):
                 fileio.get_local_path(path, self.backend_args) as local,
                 Image.open(local) as image,
             ):
-                if image.mode[0] not in 'IF':
+                # older Pillow has one mode, I, for 16 and 32 bits; a PNG has no 32
+                if image.mode[:4] != 'I;16' and (image.mode, image.format) != ('I', 'PNG'):
                     return False
                 image.load()
         except Exception:  # what is wrong with it is said when it is read

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mmpretrain.models.heads import MultiLabelClsHead
+from mmpretrain.models.heads import MultiLabelClsHead, MultiTaskHead
 from mmpretrain.models.necks import GeneralizedMeanPooling, GlobalAveragePooling
 from torch import Tensor, nn
 
@@ -23,7 +23,8 @@ def number_of_classes(student: nn.Module) -> int | None:
     """
     head: Any = getattr(student, 'head', None)
     told = getattr(head, 'num_classes', None)
-    if told is None and type(head).__module__.startswith('mmpretrain.'):
+    known = type(head).__module__.startswith('mmpretrain.') and not isinstance(head, MultiTaskHead)
+    if told is None and known:
         layers = [layer for layer in head.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
         told = layers[-1].weight.shape[0] if layers else None
     return told

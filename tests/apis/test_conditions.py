@@ -46,6 +46,18 @@ def test_what_else_runs_is_a_condition(key):
     check_conditions(methods, [key])
 
 
+@pytest.mark.parametrize('change', ['timer', 'visualization', 'all'])
+def test_hooks_that_change_nothing_are_none(change):
+    methods = {name: read_config(CONFIG, {}) for name in ('mfef', 'plain')}
+    if change == 'timer':
+        del methods['plain'].default_hooks.timer
+    elif change == 'visualization':
+        methods['plain'].default_hooks.visualization = dict(type='VisualizationHook', enable=False)
+    else:  # mmengine adds its own
+        methods['plain'].pop('default_hooks')
+    check_conditions(methods, [])
+
+
 def test_differences_are_named_by_dotted_keys():
     a, b = dict(x=dict(y=[1, 2]), z=1, only=3), dict(x=dict(y=[1, 3]), z=1)
     assert list(differences(a, b)) == [('only', 3, None), ('x.y.1', 2, 3)]
@@ -65,6 +77,8 @@ LONG += 'distillation gets to 0.055 of 1. About a quarter of the training is usu
         ({'train_cfg.max_epochs': 4}, 'ramp_up_epochs=5, but max_epochs=4'),
         ({**BY_ITERATIONS, 'model.distiller.ramp_up_iters': 31}, 'ramp_up_iters=31, but max_it'),
         ({**BY_ITERATIONS, 'model.distiller.ramp_up_iters': 30}, None),
+        ({'model.distiller.ramp_up_iters': 10, 'model.distiller.ramp_up_epochs': 80}, None),
+        ({'model.distiller._scope_': 'mmrazor'}, None),
         ({'model.distiller': dict(_delete_=True, type='DMLDistiller')}, None),
         ({'model.distiller.ramp_up_epochs': 20}, None),
         ({'model': dict(_delete_=True, type='mmpretrain.ImageClassifier')}, None),

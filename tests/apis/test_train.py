@@ -103,6 +103,14 @@ def test_a_run_without_a_seed_goes_on_with_the_one_it_had(tmp_path):
     assert train(without_seed(2), resume=True).cfg.randomness.seed == first.seed
 
 
+def test_a_test_needs_no_training_data(finished, tmp_path):
+    cfg = config(tmp_path)
+    for part in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+        cfg.pop(part)
+    whole = score(config(tmp_path), finished / 'epoch_2.pth')
+    assert score(cfg, finished / 'epoch_2.pth') == whole
+
+
 def test_images_that_are_left_out_of_every_epoch_are_not_counted(tmp_path):
     whole = config(tmp_path, train_dataloader__batch_size=30, train_cfg__max_epochs=1)
     whole.train_dataloader.drop_last = True

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
 from pictures import picture
+from PIL import Image
 
 from mfef_mmrazor.datasets import BrokenImageError, LoadIntactImage
 
@@ -70,3 +71,10 @@ def test_more_than_8_bits_are_scaled_as_opencv_does(suffix, shape, tmp_path):
     Path(path).write_bytes(content[: len(content) // 2])
     with pytest.raises(BrokenImageError, match='cannot be read as a picture'):
         LoadIntactImage()(dict(img_path=path))
+
+
+def test_pictures_of_32_bits_are_read_as_pillow_does(tmp_path):
+    path = str(tmp_path / 'picture.tif')
+    values = np.arange(144, dtype=np.float32).reshape(12, 12)
+    Image.fromarray(values).save(path)
+    assert np.array_equal(LoadIntactImage()(dict(img_path=path))['img'][..., 0], values)

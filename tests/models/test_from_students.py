@@ -4,10 +4,12 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 from mmpretrain.models import LinearClsHead
+from mmpretrain.models.heads import MultiTaskHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from mfef_mmrazor.models import MutualKLDivergence, OnlineDistill
+from mfef_mmrazor.models.student_facts import number_of_classes
 
 STUDENT = dict(
     type='mmpretrain.ImageClassifier',
@@ -259,11 +261,23 @@ def test_a_multi_label_head_that_keeps_no_number_of_classes():
     assert model.multi_label == 5 and all(x.isfinite().all() for x in losses.values())
 
 
-def test_initial_weights_that_are_the_same_and_new_at_once():
-    with pytest.raises(ValueError, match='init_cfg of OnlineDistill would initialise each'):
-        OnlineDistill(
+@pytest.mark.parametrize('shared_stages', [0, 2])
+def test_students_start_alike_also_where_the_whole_is_initialised(shared_stages):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = OnlineDistill(
             [student()] * 2,
             dict(type='DMLDistiller'),
+            shared_stages=shared_stages,
             same_initial_weights=True,
             init_cfg=dict(type='Xavier', layer='Linear'),
         )
+    before = model.architecture.head.fc.weight.clone()
+    model.init_weights()
+    first, second = (each.head.fc.weight for each in model.students)
+    assert torch.equal(first, second) and not torch.equal(first, before)
+
+
+def test_a_head_of_several_tasks_has_no_number_of_classes():
+    heads = {name: dict(type='LinearClsHead', num_classes=k) for name, k in dict(a=3, b=5).items()}
+    head = MultiTaskHead(heads, in_channels=64)
+    assert number_of_classes(torch.nn.ModuleDict(dict(head=head))) is None

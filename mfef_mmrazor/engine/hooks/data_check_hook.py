@@ -45,8 +45,8 @@ class DataCheckHook(Hook):
         if not len(loader):
             raise ValueError(
                 f'train_dataloader: the {len(loader.sampler)} images of this process make no batch '
-                f'of {loader.batch_size}, and drop_last=True leaves out what is less; take '
-                'drop_last=False or a smaller batch_size'
+                f'of {loader.batch_size} (drop_last={loader.drop_last}); with drop_last=True take '
+                'a smaller batch_size'
             )
         warn_of_repeats(loader)
         if isinstance(loader.sampler, InfiniteSampler) or loader.drop_last or not loader.batch_size:

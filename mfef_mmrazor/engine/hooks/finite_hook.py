@@ -115,7 +115,9 @@ class FiniteHook(Hook):
         numbers[WEIGHTS] = total_norm(unwrapped(runner.model).parameters())
         lr = max(lr for wrapper in optim_wrappers(runner) for lr in wrapper.get_lr()['lr'])
         # mmengine's log waits for the losses as well
-        values = torch.stack([x.to(numbers[WEIGHTS]) for x in numbers.values()]).tolist()
+        device = numbers[WEIGHTS].device
+        sums = [x.to(device, torch.float32).sum() for x in numbers.values()]
+        values = torch.stack(sums).tolist()
         bad = {name: x for name, x in zip(numbers, values, strict=True) if not math.isfinite(x)}
         if bad:
             self.report(runner, Step(runner.iter + 1, runner.epoch + 1, lr, data_batch), bad)

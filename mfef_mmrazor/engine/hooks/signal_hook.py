@@ -52,10 +52,12 @@ class SignalHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember where in the epoch the run was stopped; it means nothing to other batches."""
         self.resumed_at = checkpoint.get('mid_epoch') if runner._resume else None
+        if not self.resumed_at:
+            return
         was, now = checkpoint.get('meta', {}).get('run', {}), identity(runner)
         if any(was.get(key, now[key]) != now[key] for key in ('batch_size', 'processes')):
             self.resumed_at = None
-        if self.resumed_at and not by_iterations(runner):
+        elif not by_iterations(runner):
             loop: Any = runner.train_loop
             loop.run_epoch = functools.partial(run_rest_of_epoch, loop, self.resumed_at)
 

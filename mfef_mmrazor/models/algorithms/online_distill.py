@@ -124,22 +124,17 @@ class OnlineDistill(BaseAlgorithm):
         built = [id(student) for student in students if isinstance(student, nn.Module)]
         if len(set(built)) < len(built):
             raise ValueError('students: the same built network is there twice; give each its own')
-        if same_initial_weights and init_cfg:
-            raise ValueError(
-                'same_initial_weights=True, but the init_cfg of OnlineDistill would initialise '
-                'each student anew; give it to the students'
-            )
         first, *peers = [build_student(i, each, pretrained) for i, each in enumerate(students)]
         if same_initial_weights:
             check_same_architecture([first, *peers], 'same_initial_weights')
-            for peer in peers:
-                peer.load_state_dict(first.state_dict())
         preprocessor = data_preprocessor
         if isinstance(preprocessor, dict):
             preprocessor = build(preprocessor, type='mmpretrain.ClsDataPreprocessor')
         # mmrazor would clear `inplace` in the first student alone: done for all parts below
         super().__init__(first, preprocessor, init_cfg, module_inplace=True)
         self.peers = ModuleList(peers)
+        self.same_initial_weights = same_initial_weights
+        self._share_initial_weights()
         share_augments(self.students, self.data_preprocessor, data_preprocessor)
         warn_of_normalisation(self.students, self.data_preprocessor)
         self.trunk = Trunk(self.students, shared_stages, mean_trunk_gradient)
@@ -164,6 +159,16 @@ class OnlineDistill(BaseAlgorithm):
     def head(self) -> Heads:
         """All heads as one, as mmpretrain's ``SwitchRecipeHook`` wants to set their loss."""
         return Heads(self)
+
+    def init_weights(self) -> None:
+        """Initialise by the ``init_cfg`` of the whole, if there is one."""
+        super().init_weights()
+        self._share_initial_weights()
+
+    def _share_initial_weights(self) -> None:
+        if self.same_initial_weights:
+            for peer in self.peers:  # it has no trunk of its own where that is shared
+                peer.load_state_dict(self.architecture.state_dict(), strict=False)
 
     def loss(
         self, inputs: Tensor | list[Tensor], data_samples: list[BaseDataElement]
