@@ -170,14 +170,15 @@ def test_mean_teachers_between_the_batches_of_a_step(tmp_path):
     assert_same(end(tmp_path / 'straight'), end(tmp_path / 'stopped'))
 
 
-def test_another_batch_size_begins_the_epoch_again(tmp_path, log):
+def test_another_batch_size_begins_the_epoch_again(tmp_path):
     stop = (signal.SIGTERM, 'train', 3)
     with pytest.raises(SystemExit):
         train(config(METHODS['dml'], tmp_path, stop))
     allowed = dict(default_hooks__checkpoint__allow_changes=True, train_cfg__max_epochs=1)
     cfg = config(METHODS['dml'], tmp_path, train_dataloader__batch_size=50, **allowed)
     assert train(cfg, resume=True).iter == 3 + 2  # of all 100 images
-    assert any('it starts over, 3 steps are trained twice' in line for line in log)
+    logs = ''.join(path.read_text() for path in tmp_path.rglob('*.log'))
+    assert 'it starts over, 3 steps are trained twice' in logs
 
 
 def train_in_each(work_dir, stop=None):
