@@ -172,6 +172,7 @@ class OneThatOverflows(torch.optim.SGD):
             super().step(closure)
 
 
+@pytest.mark.skipif(not hasattr(torch.amp, 'GradScaler'), reason='a scaler for the CPU: torch 2.3')
 def test_what_overflows_in_float16_is_left_to_a_fused_optimizer():
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer, hook = OneThatOverflows([weight], lr=0.1), FiniteHook()
