@@ -83,7 +83,12 @@ class InMemory(Dataset[dict[str, Any]]):
         self.sample_idx = torch.arange(len(labels))
         self.paths = [info.get('img_path') for info in infos]
         in_files = cache and None not in self.paths
-        images = cached_images(built, dataset, self.paths) if in_files else read_images(built)
+        numbers = [info.get('sample_idx') for info in infos]
+        images = (
+            cached_images(built, dataset, self.paths, numbers)
+            if in_files
+            else read_images(built, numbers)
+        )
         images = images[..., ::-1] if to_rgb else images
         around = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
         self.images = torch.from_numpy(np.pad(images, around, mode=padding_mode))  # type: ignore
@@ -129,13 +134,16 @@ class InMemory(Dataset[dict[str, Any]]):
         return subset
 
 
-def cached_images(dataset: Any, cfg: Cfg, paths: Sequence[str]) -> np.ndarray:
+def cached_images(
+    dataset: Any, cfg: Cfg, paths: Sequence[str], numbers: Sequence[int | None]
+) -> np.ndarray:
     """All images (N, H, W, 3), from the cache if the files are as they were when it was written.
 
     Args:
         dataset: Gives ``img`` for each number.
         cfg: Its config; each has a cache file of its own.
         paths: The images' files.
+        numbers: See :func:`read_images`.
     """
     digest = hashlib.sha256(repr(cfg).encode()).hexdigest()[:12]
     first = dataset.datasets[0] if isinstance(dataset, ConcatDataset) else dataset
@@ -153,7 +161,7 @@ def cached_images(dataset: Any, cfg: Cfg, paths: Sequence[str]) -> np.ndarray:
         BadZipFile,
     ):  # there is none, or not a whole one
         pass
-    images = read_images(dataset)
+    images = read_images(dataset, numbers)
     try:
         write_whole(file, images=images, files=files)
     except OSError as error:
@@ -171,8 +179,12 @@ def fingerprint(paths: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def read_images(dataset: Any) -> np.ndarray:
+def read_images(dataset: Any, numbers: Sequence[int | None]) -> np.ndarray:
     """Every image once through the pipeline of the data set, by as many threads as there are CPUs.
+
+    Args:
+        dataset: Gives ``img`` and ``sample_idx`` for each number.
+        numbers: The ``sample_idx`` that each image has to have.
 
     Raises:
         ValueError: They have different sizes, no channels or other numbers than uint8, are packed
@@ -194,20 +206,20 @@ def read_images(dataset: Any) -> np.ndarray:
                 'and give grey pictures channels'
             )
         # mmpretrain takes another one where the pipeline gives None
-        if result.get('sample_idx') != dataset.get_data_info(i).get('sample_idx'):
+        if result.get('sample_idx') != numbers[i]:
             raise ValueError(
                 f'InMemory: the pipeline of dataset gives nothing for image {i}; leave out what '
                 'cannot be read, as ImageFolder(skip_corrupt=True) does'
             )
         return image
 
-    number, console = len(dataset), Console(stderr=True)
+    console = Console(stderr=True)
     with ThreadPool() as pool:
         images = list(
             track(
-                pool.imap(read, range(number), chunksize=64),
+                pool.imap(read, range(len(numbers)), chunksize=64),
                 'Reading images',
-                total=number,
+                total=len(numbers),
                 transient=True,
                 console=console,
                 disable=not (console.is_terminal and is_main_process()),

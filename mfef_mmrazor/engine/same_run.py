@@ -33,6 +33,16 @@ def identity(runner: Runner) -> dict[str, Any]:
     )
 
 
+def changed(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The parts of a run that are not as they were; what an older checkpoint lacks is as it was.
+
+    Example:
+        >>> changed(dict(batch_size=32), dict(batch_size=16, processes=2))
+        ['batch_size']
+    """
+    return [part for part in PARTS if part in was and was[part] != now[part]]
+
+
 def check_same(was: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise if a run would go on as another one.
 
@@ -46,11 +56,7 @@ def check_same(was: dict[str, Any], now: dict[str, Any]) -> None:
         ValueError: the run to resume had number of processes 1, this one has 2; restore it, or \
 allow it with --cfg-options default_hooks.checkpoint.allow_changes=True
     """
-    unlike = [
-        f'{name} {was[key]}, this one has {now[key]}'
-        for key, name in PARTS.items()
-        if key in was and was[key] != now[key]
-    ]
+    unlike = [f'{PARTS[part]} {was[part]}, this one has {now[part]}' for part in changed(was, now)]
     if unlike:
         raise ValueError(
             f'the run to resume had {"; ".join(unlike)}; restore it, or allow it with '

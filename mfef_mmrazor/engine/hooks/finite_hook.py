@@ -4,7 +4,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmengine.dist import get_rank
@@ -23,15 +23,6 @@ GRADIENTS, WEIGHTS = 'the gradient', 'the weights'
 
 class NonFiniteError(RuntimeError):
     """A loss, a gradient or a weight is NaN or infinite."""
-
-
-class Step(NamedTuple):
-    """What to say of a training step."""
-
-    iteration: int
-    epoch: int
-    lr: float
-    batch: Any
 
 
 @HOOKS.register_module()
@@ -113,21 +104,20 @@ class FiniteHook(Hook):
         if self.gradient_norms:
             numbers[GRADIENTS] = torch.stack(self.gradient_norms).sum()
         numbers[WEIGHTS] = total_norm(unwrapped(runner.model).parameters())
-        lr = max(lr for wrapper in optim_wrappers(runner) for lr in wrapper.get_lr()['lr'])
         # mmengine's log waits for the losses as well
         device = numbers[WEIGHTS].device
         sums = [x.to(device, torch.float32).sum() for x in numbers.values()]
         values = torch.stack(sums).tolist()
         bad = {name: x for name, x in zip(numbers, values, strict=True) if not math.isfinite(x)}
         if bad:
-            self.report(runner, Step(runner.iter + 1, runner.epoch + 1, lr, data_batch), bad)
+            self.report(runner, data_batch, bad)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the optimizer as it was."""
         for handle in self.handles:
             handle.remove()
 
-    def report(self, runner: Runner, step: Step, bad: dict[str, float]) -> None:
+    def report(self, runner: Runner, batch: Any, bad: dict[str, float]) -> None:
         """Leave the step out if that is allowed, else stop."""
         terms = [name for name in bad if name not in ('loss', GRADIENTS, WEIGHTS)]
         found = [f'{name} is {bad[name]}' for name in terms or bad]
@@ -138,7 +128,9 @@ class FiniteHook(Hook):
                 if not total_norm([x]).isfinite()  # of 1e30 as well
             ]
             found.append(f'those of {shortened(owners(weights))}')
-        what = f'{", ".join(found)} at iteration {step.iteration} (lr {step.lr:g})'
+        iteration = runner.iter + 1
+        lr = max(lr for wrapper in optim_wrappers(runner) for lr in wrapper.get_lr()['lr'])
+        what = f'{", ".join(found)} at iteration {iteration} (lr {lr:g})'
         hub = runner.message_hub
         skipped = hub.get_info('skipped_nonfinite', 0)
         if WEIGHTS not in bad and skipped < self.skip_nonfinite:
@@ -149,18 +141,18 @@ class FiniteHook(Hook):
             hub.update_info('skipped_nonfinite', skipped + 1)
             runner.logger.warning(
                 f'{what}: left out, {skipped + 1} of {self.skip_nonfinite} such steps; batch: '
-                f'{shortened(image_names(step.batch))}'
+                f'{shortened(image_names(batch))}'
             )
             return
         rank = f'_rank{get_rank()}' if get_rank() else ''
-        path = Path(runner.work_dir, f'nonfinite_iter_{step.iteration}{rank}.pth')
-        save_batch(path, step.batch)
-        broken = broken_images(step.batch)
+        path = Path(runner.work_dir, f'nonfinite_iter_{iteration}{rank}.pth')
+        save_batch(path, batch)
+        broken = broken_images(batch)
         if broken:
             what += f'; not finite are the pixels of {shortened(broken)}'
         last = hub.get_info('last_ckpt') if 'last_ckpt' in hub.runtime_info else None
         raise NonFiniteError(
-            f'{what}, epoch {step.epoch}; batch of {shortened(image_names(step.batch))}, saved in '
+            f'{what}, epoch {runner.epoch + 1}; batch of {shortened(image_names(batch))}, saved in '
             f'{path}. ' + (f'Last checkpoint: {last}' if last else 'No checkpoint was saved yet')
         )
 

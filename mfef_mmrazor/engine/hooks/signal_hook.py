@@ -17,7 +17,7 @@ from mmrazor.registry import HOOKS
 from ..loops import OnlineDistillValLoop
 from ..position import by_iterations, is_infinite
 from ..random_state import random_state, set_random_state
-from ..same_run import identity
+from ..same_run import changed, identity
 from ..unwrap import averaging_hook, is_accumulating
 from ..workers import kill_workers, restart_workers
 from .checkpoint_hook import SafeCheckpointHook
@@ -54,8 +54,8 @@ class SignalHook(Hook):
         self.resumed_at = checkpoint.get('mid_epoch') if runner._resume else None
         if not self.resumed_at:
             return
-        was, now = checkpoint.get('meta', {}).get('run', {}), identity(runner)
-        if any(was.get(key, now[key]) != now[key] for key in ('batch_size', 'processes')):
+        was = checkpoint.get('meta', {}).get('run', {})
+        if {'batch_size', 'processes'} & {*changed(was, identity(runner))}:
             self.resumed_at = None
         elif not by_iterations(runner):
             loop: Any = runner.train_loop

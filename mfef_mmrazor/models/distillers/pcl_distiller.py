@@ -108,8 +108,7 @@ class PCLDistiller(MeanTeacherDistiller):
 
     def before_step(self, students: Sequence[BaseModel]) -> None:
         """Let the mean teachers follow the students, once per step of the optimizer."""
-        seen = self._versions
-        self.resume_within_step(students)
+        seen, self._versions = self._versions, versions(students)
         if self._versions == seen:
             return
         for teacher, student in zip(self.mean_teachers, students, strict=True):
@@ -117,8 +116,7 @@ class PCLDistiller(MeanTeacherDistiller):
 
     def resume_within_step(self, students: Sequence[BaseModel]) -> None:
         """Note the weights that the mean teachers have seen."""
-        # torch counts the changes of each tensor: there are none while gradients are accumulated
-        self._versions = [p._version for student in students for p in student.parameters()]
+        self._versions = versions(students)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Loss of the classifier on all features; what it and the mean teachers teach."""
@@ -129,3 +127,8 @@ class PCLDistiller(MeanTeacherDistiller):
             loss_transfer=w * sum(self.loss_transfer(z, fused) for z in logits),
             loss_peers=w * self.peer_losses(logits, teachers),
         )
+
+
+def versions(students: Sequence[BaseModel]) -> list[int]:
+    """How often torch has changed each weight: not at all while gradients are accumulated."""
+    return [p._version for student in students for p in student.parameters()]
