@@ -57,6 +57,7 @@ class FFLDistiller(OnlineDistiller):
 
     renamed_weights = FusedClassifier.RENAMED
     takes_multi_label = True
+    half_precision_maps = True
 
     def __init__(
         self,

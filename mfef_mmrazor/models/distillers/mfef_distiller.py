@@ -12,7 +12,7 @@ from ...functional import ensemble_logits
 from ..builder import build, build_offering
 from ..losses.logit_losses import optional_loss
 from .fused_classifier import FusedClassifier, MapAdapters, classify
-from .online_distiller import OnlineDistiller, Records, classification_loss
+from .online_distiller import OnlineDistiller, Records, classification_loss, full_precision
 from .recorded_maps import one_per_student
 
 
@@ -85,6 +85,7 @@ class MFEFDistiller(OnlineDistiller):
 
     renamed_weights = FusedClassifier.RENAMED
     takes_multi_label = True
+    half_precision_maps = True
 
     def __init__(
         self,
@@ -156,7 +157,8 @@ class MFEFDistiller(OnlineDistiller):
         if self.loss_mutual:
             losses['loss_mutual'] = w * self.loss_mutual(logits)
         if self.loss_map:
-            losses['loss_map'] = w * sum(self.loss_map(x, fused_map) for x in records['feature'])
+            maps = [full_precision(x) for x in records['feature']]
+            losses['loss_map'] = w * sum(self.loss_map(x, fused_map) for x in maps)
         return losses
 
     def enhanced_losses(

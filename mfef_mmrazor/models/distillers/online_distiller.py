@@ -107,6 +107,9 @@ class OnlineDistiller(BaseDistiller):
     """Whether a step of the optimizer must be of one batch."""
     takes_multi_label = False
     """Whether the method is defined for images of several labels, (B, K) of 0 and 1."""
+    half_precision_maps = False
+    """Whether its records of maps stay in autocast's precision, to which convolutions would cast
+    them back."""
 
     def __init__(
         self,
@@ -292,7 +295,9 @@ class OnlineDistiller(BaseDistiller):
                 while isinstance(record, (tuple, list)):
                     record = record[-1]
                 self._log_note(i, name, recorder)
-                records.setdefault(name, []).append(full_precision(record))
+                if not (self.half_precision_maps and record.dim() == 4):
+                    record = full_precision(record)
+                records.setdefault(name, []).append(record)
                 recorder.reset_data_buffer()
         return records
 

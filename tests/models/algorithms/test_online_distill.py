@@ -369,6 +369,23 @@ def test_losses_under_autocast_are_float32():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize('method', ['MFEF', 'FFL'])
+def test_maps_that_stay_in_bf16_teach_as_those_of_full_precision(method):
+    grads, losses = [], []
+    for half in (True, False):
+        torch.manual_seed(0)
+        model = online(type=f'{method}Distiller', ramp_up_epochs=0)
+        assert model.distiller.half_precision_maps
+        model.distiller.half_precision_maps = half
+        with torch.autocast('cpu', torch.bfloat16):
+            terms = model.loss(*batch())
+        total(terms).backward()
+        losses.append({name: v.item() for name, v in terms.items()})
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+    assert torch.cosine_similarity(*grads, dim=0) > 0.999
+
+
 def test_it_is_built_from_a_config_and_from_built_parts():
     cfg = dict(_scope_='mmrazor', type='OnlineDistill', students=[student()] * 2, distiller=MFEF)
     assert isinstance(MODELS.build(cfg), OnlineDistill)
