@@ -160,6 +160,7 @@ def runner_part(timer: Timer, quick: bool) -> dict[str, Any]:
         config = Path(folder, 'config.py')
         run_config(folder, 512, 1).dump(config)
         startup = {
+            'bare PyTorch, with torchvision': seconds_of(BARE_STEP),
             'import torch, mmengine, mmpretrain': seconds_of('import mmengine.runner, mmpretrain'),
             'import mfef_mmrazor': seconds_of('import mfef_mmrazor.apis'),
             'first iteration': seconds_of(FIRST_ITERATION, str(config)),
@@ -167,6 +168,13 @@ def runner_part(timer: Timer, quick: bool) -> dict[str, Any]:
     return {'epoch': rows, 'start-up, seconds': startup}
 
 
+BARE_STEP = """
+import torch, torchvision
+network = torch.nn.Linear(2, 2)
+optimizer = torch.optim.SGD(network.parameters(), 0.1)  # imports a good part of torch
+network(torch.rand(1, 2)).sum().backward()
+optimizer.step()
+"""
 FIRST_ITERATION = """
 import os, sys
 from mmengine.hooks import Hook

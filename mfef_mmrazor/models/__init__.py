@@ -6,7 +6,6 @@ from .backbones import (
     CifarShuffleNetV1,
     CifarShuffleNetV2,
     CifarVGG,
-    GlobalMaxPooling,
     WideResNet,
 )
 from .connectors import (
@@ -48,7 +47,7 @@ from .losses import (
     StandardizedKLDivergence,
     WholeMapLoss,
 )
-from .necks import DualAttentionNeck, MultiScaleNeck
+from .necks import DualAttentionNeck, GlobalMaxPooling, MultiScaleNeck
 from .recorders import FeatureMapRecorder, LogitsRecorder
 
 __all__ = [

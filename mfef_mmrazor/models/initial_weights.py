@@ -151,16 +151,24 @@ class CheckedPretrainedInit(PretrainedInit):
                 for key, value in weights.items()
                 if key.startswith(prefix)
             }
+            if not part:
+                raise ValueError(
+                    f'{name}: no weight in {self.checkpoint} starts with {prefix!r}, the prefix of '
+                    f'its init_cfg; found names like {shortened([*weights], 2)}'
+                )
             _load_fitting(module, [part], self.checkpoint, name)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())
 
 
-def warn_of_twins(students: Sequence[nn.Module]) -> None:
-    """Warn of students with the very same weights, which the same images never make different."""
-    for i, student in enumerate(students):
-        for j, other in enumerate(students[:i]):
-            a, b = student.state_dict(), other.state_dict()
+def warn_of_twins(students: Sequence[Weights]) -> None:
+    """Warn of students with the very same weights, which the same images never make different.
+
+    Args:
+        students: Weights of each as a plain network.
+    """
+    for i, a in enumerate(students):
+        for j, b in enumerate(students[:i]):
             if a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a):
                 print_log(
                     f'student{j} and student{i} have the same weights and see the same images. '

@@ -1,7 +1,8 @@
-"""MFEF's parts in a student's own path: necks that are deployed with it."""
+"""Necks: MFEF's parts in a student's own path, where they are deployed with it, and a pooling."""
 
+from mmpretrain.models.necks import GlobalAveragePooling
 from mmpretrain.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from .connectors import DualAttentionConnector, MultiScaleConnector
 
@@ -43,3 +44,21 @@ class DualAttentionNeck(_LastMapNeck, DualAttentionConnector):
         >>> [tuple(x.shape) for x in DualAttentionNeck(64)((torch.rand(2, 64, 8, 8),))]
         [(2, 64, 8, 8)]
     """
+
+
+@MODELS.register_module()
+class GlobalMaxPooling(GlobalAveragePooling):
+    """Neck: the maximum of every channel, (B, C, H, W) to (B, C).
+
+    On a 2x2 map that is a 2x2 max-pooling and flattening: the end of a VGG on 32x32 images.
+
+    Example:
+        >>> import torch
+        >>> from mfef_mmrazor.models import GlobalMaxPooling
+        >>> GlobalMaxPooling()(torch.arange(8.0).view(1, 2, 2, 2))
+        tensor([[3., 7.]])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gap = nn.AdaptiveMaxPool2d(1)

@@ -14,10 +14,7 @@ POOLED_AFTER = ('stages', 'layers')
 
 @TASK_UTILS.register_module()
 class LogitsRecorder(ModuleOutputsRecorder):
-    """Records a head's logits (B, K); of a head with two classifiers, their combination.
-
-    That is the one which the head's own prediction takes: the sum for mmpretrain's Conformer, the
-    mean for the distilled transformers.
+    """Records a head's logits (B, K); of a head with two classifiers, :func:`combined_logits`.
 
     Args:
         source: Name of the head, ``'head'``.
@@ -36,10 +33,23 @@ class LogitsRecorder(ModuleOutputsRecorder):
 
     def forward_hook(self, module: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> None:
         """Keep the logits that the head has just given."""
-        if isinstance(outputs, (tuple, list)):
-            total = sum(outputs[1:], outputs[0])
-            outputs = total if isinstance(module, ConformerHead) else total / len(outputs)
-        super().forward_hook(module, inputs, outputs)
+        super().forward_hook(module, inputs, combined_logits(module, outputs))
+
+
+def combined_logits(head: nn.Module | None, outputs: Any) -> Any:
+    """Logits (B, K) of what a head gives: those of two classifiers as it predicts by them.
+
+    That is their sum for mmpretrain's Conformer, and their mean for any other.
+
+    Example:
+        >>> import torch
+        >>> combined_logits(None, [torch.ones(1, 2), torch.zeros(1, 2)])
+        tensor([[0.5000, 0.5000]])
+    """
+    if not isinstance(outputs, (tuple, list)):
+        return outputs
+    total = sum(outputs[1:], outputs[0])
+    return total if isinstance(head, ConformerHead) else total / len(outputs)
 
 
 @TASK_UTILS.register_module()

@@ -7,8 +7,7 @@ from mmpretrain.models.heads import MultiLabelClsHead, MultiTaskHead
 from mmpretrain.models.necks import GeneralizedMeanPooling, GlobalAveragePooling
 from torch import Tensor, nn
 
-from .backbones import GlobalMaxPooling
-from .necks import DualAttentionNeck, MultiScaleNeck
+from .necks import DualAttentionNeck, GlobalMaxPooling, MultiScaleNeck
 
 KEEPS_CHANNELS = (
     DualAttentionNeck, GeneralizedMeanPooling, GlobalAveragePooling, GlobalMaxPooling,

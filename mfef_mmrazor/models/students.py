@@ -18,7 +18,8 @@ read_once = functools.cache(get_config)  # a second for each: it goes through it
 
 
 def build_student(index: int, student: Cfg | BaseModel, pretrained: str | None = None) -> BaseModel:
-    """Build a student, and initialise it; a built one keeps the weights that it has.
+    """Build a student, and initialise it; a built one keeps the weights that it has, unless
+    ``pretrained`` is given.
 
     Args:
         index: Its number, for messages.

@@ -7,6 +7,7 @@ from torch import nn
 from mfef_mmrazor.models import (
     DualAttentionConnector,
     DualAttentionNeck,
+    GlobalMaxPooling,
     MFEFDistiller,
     MultiScaleConnector,
     MultiScaleNeck,
@@ -80,3 +81,8 @@ def test_mfef_fuses_what_the_necks_give(depths):
     maps = [network.neck[:2](network.backbone(images))[-1] for network in model.students]
     _, fused = distiller.fused_classifier(maps)
     torch.testing.assert_close(model.predict_logits(images)['fused'], fused)
+
+
+def test_global_max_pooling():
+    x = torch.randn(3, 5, 4, 6)
+    assert torch.equal(GlobalMaxPooling()((x,))[0], x.amax(dim=(2, 3)))

@@ -12,7 +12,6 @@ from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 from torch import Tensor, nn
 
-from ...models.algorithms.online_distill import OnlineDistill
 from ..checkpoint_files import POINTER, newest_checkpoint, write_atomically
 from ..same_run import check_same, identity
 from ..unwrap import averaging_hook, is_accumulating, optim_wrappers, unwrapped
@@ -119,9 +118,6 @@ class SafeCheckpointHook(CheckpointHook):
             for name, weight in unwrapped(runner.model).named_parameters():
                 if name in self.gradients:
                     weight.grad = self.gradients[name].to(weight.device)
-            model = unwrapped(runner.model)
-            if isinstance(model, OnlineDistill):
-                model.distiller.resume_within_step(model.students)
             runner.logger.info('the gradients of the last iterations were saved: none is lost')
         self.gradients = {}
 

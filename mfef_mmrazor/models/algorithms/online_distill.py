@@ -62,7 +62,7 @@ class OnlineDistill(BaseAlgorithm):
 
     Args:
         students: Configs or built models, at least two; they may be different networks, with the
-            same number of classes. Built ones keep the weights that they have.
+            same number of classes. Built ones keep their weights, unless ``pretrained`` is given.
         distiller: Config or built :class:`OnlineDistiller`.
         data_preprocessor: As in mmengine; by default that of the first student. One without a
             type is an ``mmpretrain.ClsDataPreprocessor``, as in mmpretrain's configs. Its
@@ -179,7 +179,7 @@ class OnlineDistill(BaseAlgorithm):
         the method wants for itself.
         """
         if not (self.looked_for_twins or isinstance(inputs, list)):
-            warn_of_twins(self.students)
+            warn_of_twins([self.student_weights(i) for i in range(len(self.students))])
         self.looked_for_twins = True
         self.distiller.check_updates(self.students)
         self.distiller.before_step(self.students)
@@ -261,10 +261,7 @@ class OnlineDistill(BaseAlgorithm):
                 continue
             try:
                 return student.get_layer_depth(param_name.removeprefix(prefix))
-            except (
-                NotImplementedError,
-                AttributeError,
-            ):  # mmpretrain's own answer for many networks
+            except (NotImplementedError, AttributeError):  # mmpretrain's answer for many networks
                 network = getattr(student, 'backbone', student)
                 raise ValueError(
                     f'layer-wise learning rate decay: {type(network).__name__} of '

@@ -2,7 +2,7 @@ from .cifar_densenet import CifarDenseNet
 from .cifar_mobilenet_v2 import CifarMobileNetV2
 from .cifar_resnet import CifarResNet
 from .cifar_shufflenet import CifarShuffleNetV1, CifarShuffleNetV2
-from .cifar_vgg import CifarVGG, GlobalMaxPooling
+from .cifar_vgg import CifarVGG
 from .wide_resnet import WideResNet
 
 __all__ = [
@@ -12,6 +12,5 @@ __all__ = [
     'CifarShuffleNetV1',
     'CifarShuffleNetV2',
     'CifarVGG',
-    'GlobalMaxPooling',
     'WideResNet',
 ]

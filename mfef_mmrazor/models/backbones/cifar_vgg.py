@@ -1,9 +1,8 @@
-"""VGG for 32x32 images, and the pooling that follows it."""
+"""VGG for 32x32 images."""
 
 from typing import Any
 
 from mmpretrain.models.backbones.vgg import VGG
-from mmpretrain.models.necks import GlobalAveragePooling
 from mmpretrain.registry import MODELS
 from torch import nn
 
@@ -51,21 +50,3 @@ class CifarVGG(VGG):
         if variant == 'repdistiller':
             _, end = self.range_sub_modules[3]
             self.features[end - 1] = nn.Identity()
-
-
-@MODELS.register_module()
-class GlobalMaxPooling(GlobalAveragePooling):
-    """Neck: the maximum of every channel, (B, C, H, W) to (B, C).
-
-    On a 2x2 map that is a 2x2 max-pooling and flattening: the end of a VGG on 32x32 images.
-
-    Example:
-        >>> import torch
-        >>> from mfef_mmrazor.models import GlobalMaxPooling
-        >>> GlobalMaxPooling()(torch.arange(8.0).view(1, 2, 2, 2))
-        tensor([[3., 7.]])
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gap = nn.AdaptiveMaxPool2d(1)

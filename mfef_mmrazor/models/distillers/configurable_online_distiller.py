@@ -15,6 +15,8 @@ from .online_distiller import OnlineDistiller, Records, full_precision
 
 Students = dict[str, int]
 """Which students the letters of a source stand for: ``{'i': 0, 'j': 2}``."""
+KEYS = ('recorder', 'connector', 'from_batch', 'student', 'detach')
+"""What a source may have."""
 
 
 @MODELS.register_module()
@@ -173,9 +175,6 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
         for source in _flat(self.inputs[name]):
             if 'connector' in source:
                 self._check_circle(source['connector'], (*above, name))
-
-
-KEYS = ('recorder', 'connector', 'from_batch', 'student', 'detach')
 
 
 class _Step:

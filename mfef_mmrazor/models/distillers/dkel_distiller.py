@@ -83,8 +83,6 @@ class DKELDistiller(MeanTeacherDistiller):
         False
     """
 
-    acts_on_updates = True
-
     def __init__(
         self,
         in_channels: int | Sequence[int],
@@ -132,11 +130,6 @@ class DKELDistiller(MeanTeacherDistiller):
                     f'the mean teacher of student{i} starts from {len(same)} of its weights, not '
                     f'from others (a pretrained part?): {shortened(same)}'
                 )
-
-    def after_update(self, students: Sequence[BaseModel]) -> None:
-        """Let the mean teachers follow the students."""
-        for teacher, student in zip(self.mean_teachers, students, strict=True):
-            teacher.update_parameters(student)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Loss of the classifier on all features; what it and the mean teachers teach."""

@@ -94,7 +94,7 @@ class KDCLDistiller(OnlineDistiller):
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """What the common target teaches the students."""
         logits = records['logits']
-        target = self.target(logits, labels).detach()
+        target = self.target(logits, labels)
         return dict(loss_transfer=sum(self.loss_transfer(z, target) for z in logits))
 
     def target(self, logits: Sequence[Tensor], labels: Tensor) -> Tensor:

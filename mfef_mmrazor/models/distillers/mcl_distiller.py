@@ -98,8 +98,8 @@ class MCLDistiller(OnlineDistiller):
         return dict(
             loss_vcl=self.vcl_weight * sum(supervised_contrast(s[i, i], labels) for i in students),
             loss_icl=self.icl_weight * sum(supervised_contrast(s[i, j], labels) for i, j in pairs),
-            loss_soft_vcl=sum(self.loss_soft_vcl(s[i, i], s[j, j].detach()) for i, j in pairs),
-            loss_soft_icl=sum(self.loss_soft_icl(s[i, j], s[j, i].detach()) for i, j in pairs),
+            loss_soft_vcl=sum(self.loss_soft_vcl(s[i, i], s[j, j]) for i, j in pairs),
+            loss_soft_icl=sum(self.loss_soft_icl(s[i, j], s[j, i]) for i, j in pairs),
         )
 
     def similarities(self, records: Records) -> dict[tuple[int, int], Tensor]:

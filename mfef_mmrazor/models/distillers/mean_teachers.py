@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.model import ModuleList
+from mmengine.model import BaseModel, ModuleList
 from torch import Tensor
 
 from ...cfg_type import Cfg
 from ..builder import build
 from ..losses.logit_losses import build_loss
+from ..recorders import combined_logits
 from .online_distiller import DEFAULT_RECORDERS, OnlineDistiller, Records, full_precision
 from .recorded_maps import check_maps, one_per_student
 
@@ -37,6 +38,7 @@ class MeanTeacherDistiller(OnlineDistiller):
             and 1, or ``tau`` is not positive.
     """
 
+    acts_on_updates = True
     takes_multi_label = True
     default_recorders = dict(
         **DEFAULT_RECORDERS, image=dict(type='ModuleInputs', source='backbone')
@@ -70,6 +72,11 @@ class MeanTeacherDistiller(OnlineDistiller):
         self.loss_peers = build_loss(loss_peers, 'KLDivergence', tau, loss_weight=share)
         self.mean_teachers = ModuleList()  # made in set_up
 
+    def after_update(self, students: Sequence[BaseModel]) -> None:
+        """Let the mean teachers follow the students."""
+        for teacher, student in zip(self.mean_teachers, students, strict=True):
+            teacher.update_parameters(student)
+
     def peer_losses(self, logits: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
         """What every mean teacher teaches every student but its own."""
         return sum(
@@ -83,7 +90,10 @@ class MeanTeacherDistiller(OnlineDistiller):
     def teacher_logits(self, images: Sequence[Tensor]) -> list[Tensor]:
         """Logits (B, K) of every mean teacher, each on its own student's view."""
         pairs = zip(self.mean_teachers, images, strict=True)
-        return [full_precision(teacher(view, mode='tensor')) for teacher, view in pairs]
+        return [
+            full_precision(combined_logits(teacher.module.head, teacher(view, mode='tensor')))
+            for teacher, view in pairs
+        ]
 
     def fused_logits(self, records: Records) -> Tensor:
         """Logits of the classifier on all students' features, (B, K)."""

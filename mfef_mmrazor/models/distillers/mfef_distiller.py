@@ -157,8 +157,8 @@ class MFEFDistiller(OnlineDistiller):
         if self.loss_mutual:
             losses['loss_mutual'] = w * self.loss_mutual(logits)
         if self.loss_map:
-            maps = [full_precision(x) for x in records['feature']]
-            losses['loss_map'] = w * sum(self.loss_map(x, fused_map) for x in maps)
+            recorded = [full_precision(x) for x in records['feature']]
+            losses['loss_map'] = w * sum(self.loss_map(x, fused_map) for x in recorded)
         return losses
 
     def enhanced_losses(

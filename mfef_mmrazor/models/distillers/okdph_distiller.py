@@ -13,6 +13,7 @@ from ...cfg_type import Cfg
 from ...functional import ensemble_logits
 from ..builder import build
 from ..losses.logit_losses import build_loss
+from ..recorders import combined_logits
 from .online_distiller import (
     LOGITS_ALONE,
     OnlineDistiller,
@@ -134,7 +135,7 @@ class OKDPHDistiller(OnlineDistiller):
         learns = self.hybrid_gradient and self.own_loss_weight < 1  # else its weight is 0
         with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
             hybrid = self.hybrid_logits(records.get('extra_views', records['image'])[0])
-        target = ensemble_logits([*logits, hybrid]).detach()
+        target = ensemble_logits([*logits, hybrid])
         share = self.num_students * (1 - self.own_loss_weight)
         return dict(
             loss_hybrid=share * classification_loss(self.loss_ce, hybrid, labels),
@@ -166,8 +167,9 @@ class OKDPHDistiller(OnlineDistiller):
     def hybrid_logits(self, images: Tensor) -> Tensor:
         """Logits of the hybrid network, (B, K)."""
         call = dict(data_samples=None, mode='tensor')
-        logits = functional_call(self.students[0], self.mean_weights(), (images,), call)
-        return full_precision(logits)
+        network = self.students[0]
+        outputs = functional_call(network, self.mean_weights(), (images,), call)
+        return full_precision(combined_logits(network.head, outputs))
 
     def fused_logits(self, records: Records) -> Tensor:
         """Logits of the hybrid network, (B, K); it is a real one here, which can be traced."""
@@ -180,4 +182,5 @@ class OKDPHDistiller(OnlineDistiller):
                 module._parameters[name] = nn.Parameter(value)
             else:
                 module._buffers[name] = value
-        return full_precision(network(records['image'][0], mode='tensor'))
+        outputs = network(records['image'][0], mode='tensor')
+        return full_precision(combined_logits(network.head, outputs))

@@ -95,7 +95,7 @@ class ONEDistiller(OnlineDistiller):
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Loss of the gated ensemble, and what it teaches the students."""
         ensemble = self.fused_logits(records)
-        transfer = sum(self.loss_transfer(z, ensemble.detach()) for z in records['logits'])
+        transfer = sum(self.loss_transfer(z, ensemble) for z in records['logits'])
         return dict(
             loss_fused=classification_loss(self.loss_ce, ensemble, labels),
             loss_transfer=self.ramp_up() * transfer,

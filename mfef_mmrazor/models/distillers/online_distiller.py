@@ -46,6 +46,15 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def is_autocast(device: torch.device) -> bool:
+    """Whether autocast is on for a device."""
+    try:
+        return torch.is_autocast_enabled(device.type)
+    except TypeError:  # torch before 2.4
+        cpu = device.type == 'cpu'
+        return torch.is_autocast_cpu_enabled() if cpu else torch.is_autocast_enabled()
+
+
 def classification_loss(loss: nn.Module, logits: Tensor, labels: Tensor) -> Tensor:
     """A loss on the labels as mmpretrain's heads take it, a mean over the images.
 
@@ -108,8 +117,8 @@ class OnlineDistiller(BaseDistiller):
     takes_multi_label = False
     """Whether the method is defined for images of several labels, (B, K) of 0 and 1."""
     half_precision_maps = False
-    """Whether its records of maps stay in autocast's precision, to which convolutions would cast
-    them back."""
+    """Whether its records of maps stay in the precision of autocast, to which convolutions would
+    cast them back."""
 
     def __init__(
         self,
@@ -144,7 +153,7 @@ class OnlineDistiller(BaseDistiller):
                 )
         self.own_loss_weight = 1.0  # of what the students' own heads compute
         self.updates_announced = False  # set by DistillerUpdateHook
-        self._moved_from: list[int] | None = None
+        self._moved_from: list[Tensor] | None = None
         self.recorders: list[RecorderManager] = []
         self._notes: set[tuple[int, str]] = set()  # what the log has said of the recorded maps
         self._recorded_modules: list[nn.Module] = []
@@ -193,9 +202,6 @@ class OnlineDistiller(BaseDistiller):
     def before_step(self, students: Sequence[BaseModel]) -> None:
         """Called at the start of every training step, after the previous optimizer step."""
 
-    def resume_within_step(self, students: Sequence[BaseModel]) -> None:
-        """Called when a run goes on between the batches of one step of the optimizer."""
-
     def before_update(self, students: Sequence[BaseModel]) -> None:
         """Called right before the optimizer uses the gradients."""
 
@@ -206,13 +212,14 @@ class OnlineDistiller(BaseDistiller):
         """Raise a ``ValueError`` if the optimizer moves the students without announcing it."""
         if not self.acts_on_updates or self.updates_announced:
             return
-        versions = [p._version for student in students for p in student.parameters()]
-        if any(new > old for new, old in zip(versions, self._moved_from or versions, strict=True)):
+        # torch does not count the changes that a fused optimizer makes
+        now = [list(student.parameters())[-1].detach().clone() for student in students]
+        if not all(map(torch.equal, now, self._moved_from or now)):
             raise ValueError(
                 f'{type(self).__name__} has to act when the optimizer steps: add '
                 "dict(type='mmrazor.DistillerUpdateHook') to custom_hooks"
             )
-        self._moved_from = versions
+        self._moved_from = now
 
     def ramp_up(self) -> float:
         """Weight of the distillation at this point of the training, see ``sigmoid_ramp_up``."""
@@ -295,7 +302,8 @@ class OnlineDistiller(BaseDistiller):
                 while isinstance(record, (tuple, list)):
                     record = record[-1]
                 self._log_note(i, name, recorder)
-                if not (self.half_precision_maps and record.dim() == 4):
+                is_map = record.dim() == 4
+                if not (is_map and self.half_precision_maps and is_autocast(record.device)):
                     record = full_precision(record)
                 records.setdefault(name, []).append(record)
                 recorder.reset_data_buffer()

@@ -31,9 +31,8 @@ class PCLDistiller(MeanTeacherDistiller):
     A mean teacher is a copy of its student, without gradients, whose weights follow the student's
     after each of its steps, :math:`\tilde\theta \gets \alpha \tilde\theta + (1 - \alpha) \theta`
     with :math:`\alpha = \min(1 - 1/(t+1),\ 1 - \mathrm{momentum})` after t steps: the plain mean of
-    all weights so far, and later a moving average. That is done at the start of the next
-    step, so a checkpoint holds teachers that are one step behind, and a resumed run goes on as if
-    it had never stopped. Teachers normalise by the batch, as students do in training.
+    all weights so far, and later a moving average. Teachers normalise by the batch, as students do
+    in training.
 
     The original's students are branches of one network. What it needs of the data is the same here,
     a view of the images for each student: see ``configs/_base_/datasets/*_views.py``.
@@ -57,7 +56,7 @@ class PCLDistiller(MeanTeacherDistiller):
     Raises:
         ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
             and 1, or ``tau`` is not positive; or, at the first step, a recorded map has other
-            channels than announced.
+            channels than announced, or, at the second, the optimizer's steps are not announced.
 
     Example:
         >>> import torch
@@ -96,7 +95,6 @@ class PCLDistiller(MeanTeacherDistiller):
             num_students=num_students, recorders=recorders, ramp_up_epochs=ramp_up_epochs,
             init_cfg=init_cfg, ramp_up_iters=ramp_up_iters,
         )  # fmt: skip
-        self._versions: list[int] = []  # of the students' weights that the teachers have seen
 
     def set_up(self, students: Sequence[BaseModel]) -> None:
         """Make the mean teachers, equal to the students."""
@@ -107,16 +105,10 @@ class PCLDistiller(MeanTeacherDistiller):
         )
 
     def before_step(self, students: Sequence[BaseModel]) -> None:
-        """Let the mean teachers follow the students, once per step of the optimizer."""
-        seen, self._versions = self._versions, versions(students)
-        if self._versions == seen:
-            return
+        """Let the mean teachers start from the weights that the students start from."""
         for teacher, student in zip(self.mean_teachers, students, strict=True):
-            teacher.update_parameters(student)
-
-    def resume_within_step(self, students: Sequence[BaseModel]) -> None:
-        """Note the weights that the mean teachers have seen."""
-        self._versions = versions(students)
+            if not teacher.steps:
+                teacher.update_parameters(student)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Loss of the classifier on all features; what it and the mean teachers teach."""
@@ -127,8 +119,3 @@ class PCLDistiller(MeanTeacherDistiller):
             loss_transfer=w * sum(self.loss_transfer(z, fused) for z in logits),
             loss_peers=w * self.peer_losses(logits, teachers),
         )
-
-
-def versions(students: Sequence[BaseModel]) -> list[int]:
-    """How often torch has changed each weight: not at all while gradients are accumulated."""
-    return [p._version for student in students for p in student.parameters()]

@@ -348,6 +348,69 @@ def test_a_step_leaves_no_graph_behind_but_that_of_its_losses():
     assert graph() == before
 
 
+class Twice(nn.Module):
+    """A neck for a head with two classifiers."""
+
+    def forward(self, maps):
+        pooled = maps[-1].mean(dim=(2, 3))
+        return ([pooled, 2 * pooled],)
+
+
+@pytest.mark.parametrize('method', ['DML', 'OKDPH', 'PCL'])
+def test_students_with_two_classifiers_teach_with_their_sum(method):
+    def conformer_like():
+        built = build(student())
+        built.neck = Twice()
+        built.head = build(
+            dict(type='mmpretrain.ConformerHead', num_classes=10, in_channels=[64] * 2)
+        )
+        return built
+
+    options = dict(in_channels=64, num_classes=10, ramp_up_epochs=0) if method == 'PCL' else {}
+    distiller = dict(type=f'{method}Distiller', **options)
+    model = OnlineDistill([conformer_like(), conformer_like()], distiller)
+    losses = model.loss(*batch())
+    total(losses).backward()
+    for own in model.students:
+        assert all(
+            part.weight.grad.any() for part in (own.head.conv_cls_head, own.head.trans_cls_head)
+        )
+
+
+@pytest.mark.parametrize(
+    'method, terms',
+    [
+        ('ONE', ['loss_transfer']),
+        ('KDCL', ['loss_transfer']),
+        ('OKDPH', ['loss_transfer']),
+        ('MCL', ['loss_soft_vcl', 'loss_soft_icl']),
+    ],
+)
+def test_a_teacher_that_is_not_detached_learns(method, terms):
+    grads = []
+    for detach in (True, False):
+        torch.manual_seed(0)
+        options = {term: dict(teacher_detach=detach) for term in terms}
+        distiller = dict(type=f'{method}Distiller', **options)
+        if method == 'ONE':
+            distiller['ramp_up_epochs'] = 0
+        model = OnlineDistill([student(), student()], distiller)
+        total(model.loss(*batch())).backward()
+        weights = model.students[0].parameters()
+        grads.append(torch.cat([p.grad.flatten() for p in weights]))
+    assert not torch.allclose(*grads, rtol=0.01)
+
+
+def test_branches_with_the_same_weights_are_announced(log):
+    for same in (False, True):
+        model = OnlineDistill(
+            [student(), student()], MFEF, shared_stages=2, same_initial_weights=same
+        )
+        log.clear()
+        model.loss(*batch())
+        assert any('student0 and student1 have the same weights' in line for line in log) == same
+
+
 def test_no_activation_of_a_student_works_in_place():
     built = [build(student()) for _ in range(2)]
 
@@ -367,6 +430,32 @@ def test_losses_under_autocast_are_float32():
     assert {name: v.dtype for name, v in losses.items()} == dict.fromkeys(losses, torch.float32)
     total(losses).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    'method, maps', [('MFEF', torch.bfloat16), ('FFL', torch.bfloat16), ('ONE', torch.float32)]
+)
+def test_the_precision_of_records(method, maps):
+    model = OnlineDistill([student(), student()], dict(type=f'{method}Distiller'))
+
+    def recorded():
+        model.distiller.prepare_recorders(model.students)
+        for own, recorders in zip(model.students, model.distiller.recorders, strict=True):
+            with recorders:
+                own(batch()[0], mode='tensor')
+        records = model.distiller.collect_records()
+        return {name: x.dtype for name, xs in records.items() for x in xs}
+
+    with torch.autocast('cpu', torch.bfloat16):
+        assert recorded() == dict(logits=torch.float32, feature=maps)
+    for own in model.students:  # its own doing, in a training of full precision
+        own.backbone.register_forward_hook(
+            lambda module, args, found: tuple(x.bfloat16() for x in found)
+        )
+        own.neck.register_forward_pre_hook(
+            lambda module, args: (tuple(x.float() for x in args[0]),)
+        )
+    assert recorded() == dict(logits=torch.float32, feature=torch.float32)
 
 
 @pytest.mark.parametrize('method', ['MFEF', 'FFL'])

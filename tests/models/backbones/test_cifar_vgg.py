@@ -4,7 +4,7 @@ from counting import check_backbone, check_sizes, student
 from mmpretrain.models import VGG
 from torch import nn
 
-from mfef_mmrazor.models import CifarVGG, GlobalMaxPooling
+from mfef_mmrazor.models import CifarVGG
 
 SIZES = [
     ('vgg8', 3_918_858, 3_965_028, '67.88'),
@@ -60,11 +60,6 @@ def test_three_layer_head():
         (512, 100),
     ]
     assert [m.p for m in head.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
-
-
-def test_global_max_pooling():
-    x = torch.randn(3, 5, 4, 6)
-    assert torch.equal(GlobalMaxPooling()((x,))[0], x.amax(dim=(2, 3)))
 
 
 def test_wrong_arguments():

@@ -101,9 +101,10 @@ def step(online, optimizer):
     optimizer.step()
 
 
-def test_it_stops_where_nobody_tells_of_the_optimizers_steps():
+@pytest.mark.parametrize('fused', [False, True])
+def test_it_stops_where_nobody_tells_of_the_optimizers_steps(fused):
     online = model()
-    optimizer = torch.optim.SGD(online.parameters(), lr=0.1)
+    optimizer = torch.optim.SGD(online.parameters(), lr=0.1, fused=fused)
     step(online, optimizer)
     with pytest.raises(ValueError, match='SwitOKDDistiller has to act .*DistillerUpdateHook'):
         step(online, optimizer)
