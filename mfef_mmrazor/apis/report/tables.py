@@ -105,12 +105,12 @@ def sweep_remarks(sweep: dict[str, Any], runs: pd.DataFrame) -> list[str]:
         found.append(f'Not tuned: {", ".join(sweep["untuned"])}.\n')
     # a file's name tells no block where there is only one
     several = runs['block'].nunique() > 1
-    tried = {(setting['block'] * several, setting['method']) for setting in sweep['settings']}
-    compared = runs[['block', 'method']].drop_duplicates().itertuples(index=False, name=None)
+    tried = {(setting['block'] * several, setting['config']) for setting in sweep['settings']}
+    compared = runs[['block', 'method', 'config']].drop_duplicates()
     joined = [
         f'{block} {method}' if several else method
-        for block, method in compared
-        if (block * several, method) not in tried
+        for block, method, config in compared.itertuples(index=False, name=None)
+        if (block * several, config) not in tried
     ]
     if joined:
         found.append(f'Compared without a sweep, as configured: {", ".join(joined)}.\n')

@@ -75,6 +75,16 @@ def test_the_settings_that_were_tried_are_told(tmp_path):
     ]  # fmt: skip
 
 
+def test_of_two_configs_of_a_method_the_one_without_a_sweep_is_named(tmp_path):
+    """The second one to be compared is called otherwise, and is the one that was swept."""
+    dml = dict(block='x', method='dml', setting='dml-half', config='dml-half_x.py', options={},
+               accuracy=70, chosen=True)  # fmt: skip
+    sweep = dict(held_out='1/5', seeds=[0], untuned=[], settings=[dml])
+    (tmp_path / 'sweep.json').write_text(json.dumps(sweep))
+    frame = runs(dml=A, second=B).replace({'second_x.py': 'dml-half_x.py', 'second': 'dml-half_x'})
+    assert table(frame, 'dml', tmp_path).endswith('without a sweep, as configured: dml.\n')
+
+
 def test_calibration_has_a_table_where_it_was_measured(tmp_path):
     frame = runs(a=A, b=B)
     assert 'NLL' not in table(frame, 'a', tmp_path)
