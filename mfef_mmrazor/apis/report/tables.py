@@ -43,7 +43,7 @@ RANKED = """\
 Wins/ties/losses of the row's method against the column's, mean of students. Tests: stats.json.
 """
 SWEPT = """\
-Settings tried on held-out training images ({held_out}; seeds {seeds}): mean of students, last
+Settings tried on held-out training images ({held_out}; {seeds}): mean of students, last
 epoch. The best one of each method was trained for the table of accuracies.
 """
 
@@ -99,21 +99,29 @@ def remarks(runs: pd.DataFrame, baseline: str, missing: Sequence[str]) -> list[s
 
 def sweep_remarks(sweep: dict[str, Any], runs: pd.DataFrame) -> list[str]:
     """How the settings were tried, and which methods were compared without."""
-    seeds = ', '.join(map(str, sweep['seeds']))
-    found = [SWEPT.format(held_out=sweep['held_out'], seeds=seeds)]
-    if sweep['untuned']:
-        found.append(f'Not tuned: {", ".join(sweep["untuned"])}.\n')
+    settings = sweep['settings']
     # a file's name tells no block where there is only one
     several = runs['block'].nunique() > 1
-    tried = {(setting['block'] * several, setting['config']) for setting in sweep['settings']}
+    seeds = {each['block']: f'seeds {", ".join(map(str, each["seeds"]))}' for each in settings}
+    if len({*seeds.values()}) > 1:
+        shown = '; '.join(f'{block}: {own}' for block, own in seeds.items())
+    else:
+        shown = next(iter(seeds.values()))
+    found = [SWEPT.format(held_out=sweep['held_out'], seeds=shown)]
+    untuned = [(each['block'], each['method']) for each in settings if each['untuned']]
+    tried = {(each['block'] * several, each['config']) for each in settings}
     compared = runs[['block', 'method', 'config']].drop_duplicates()
     joined = [
-        f'{block} {method}' if several else method
+        (block, method)
         for block, method, config in compared.itertuples(index=False, name=None)
         if (block * several, config) not in tried
     ]
-    if joined:
-        found.append(f'Compared without a sweep, as configured: {", ".join(joined)}.\n')
+    for what, methods in (
+        ('Not tuned', untuned), ('Compared without a sweep, as configured', joined)
+    ):  # fmt: skip
+        if methods:
+            named = (f'{block} {method}' if several else method for block, method in methods)
+            found.append(f'{what}: {", ".join(named)}.\n')
     return found
 
 

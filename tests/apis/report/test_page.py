@@ -138,7 +138,7 @@ def test_what_is_missing_and_untested_is_on_the_page(grid, tmp_path):
     work_dir = tmp_path / 'missing'
     shutil.copytree(grid, work_dir)
     (work_dir / 'runs/vgg_x/one/seed3/results.json').unlink()
-    sweep = dict(held_out='1/5', seeds=[7], untuned=['independent'], settings=[
+    sweep = dict(held_out='1/5', seeds=[7], untuned=['one'], settings=[
         dict(block='resnet8_x', method='one', setting='one', config='one.py', options={},
              accuracy=None, chosen=False),
     ])  # fmt: skip
@@ -147,7 +147,7 @@ def test_what_is_missing_and_untested_is_on_the_page(grid, tmp_path):
     html, table = (work_dir / 'report.html').read_text(), (work_dir / 'table.md').read_text()
     for text in (
         'Without a finished run: vgg_x/one (seed 3).', 'The methods have different seeds',
-        'held-out training images (1/5; seeds 7)', 'Not tuned: independent.',
+        'held-out training images (1/5; seeds 7)', 'Not tuned: resnet8_x one.',
         'resnet8_x mfef',  # without a sweep
     ):  # fmt: skip
         assert text in html and text in table

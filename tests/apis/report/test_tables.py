@@ -62,8 +62,9 @@ def test_the_settings_that_were_tried_are_told(tmp_path):
         dict(tried, options={'model.distiller.tau': tau}, accuracy=70 + tau, chosen=tau == 3)
         for tau in (2, 3)
     ]
-    sweep = dict(held_out='1/5', seeds=[0, 1], untuned=['independent'], settings=settings)
     settings.append(dict(tried, options={}, accuracy=None))
+    settings.append(dict(tried, method='kd', config='kd_x.py', options={}, accuracy=7, chosen=True))
+    sweep = dict(held_out='1/5', seeds=[0, 1], untuned=['kd'], settings=settings)
     (tmp_path / 'sweep.json').write_text(json.dumps(sweep))
     text = table(runs(dml=A, kdcl=B), 'dml', tmp_path)
     lines = text.split('## Settings')[1].splitlines()
@@ -71,7 +72,7 @@ def test_the_settings_that_were_tried_are_told(tmp_path):
     assert lines[5] == '| dml | dml_x.py | model.distiller.tau=3 | 73.00 | yes |'
     assert lines[6] == '| dml | dml_x.py |  | failed |  |'
     assert lines[-2:] == [
-        'Not tuned: independent.', 'Compared without a sweep, as configured: kdcl.'
+        'Not tuned: kd.', 'Compared without a sweep, as configured: kdcl.'
     ]  # fmt: skip
 
 
