@@ -75,7 +75,9 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
             runs, summaries, stats, comparison.baseline, metric, work_dir, missing
         ),
         'table.tex': latex(summaries, stats, comparison.baseline, metric),
-        'report.html': page(work_dir, comparison, stored, runs, summaries, stats, metric, missing),
+        'report.html': page(
+            work_dir, comparison, stored, runs, summaries, stats, metric, pictures, missing
+        ),
     }
     for name, content in files.items():
         write_atomically(

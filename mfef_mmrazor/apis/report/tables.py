@@ -1,4 +1,4 @@
-"""Accuracy, calibration and cost of every method; as text, and in Markdown."""
+"""Accuracy, calibration and cost of every method, as text, with captions; and in Markdown."""
 
 import math
 from collections.abc import Sequence
@@ -37,10 +37,13 @@ The runs are of different devices, which "cost" does not tell apart: {devices}.
 CALIBRATED = """\
 NLL: negative log-likelihood in nats; ECE: expected calibration error in percent, 15 bins. Between
 students: share of images that two of them label differently, in percent, and mean KL divergence of
-their predictions, in nats.
+their predictions, in nats. Lower NLL and ECE are better; the other two are neither good nor bad.
 """
 RANKED = """\
 Wins/ties/losses of the row's method against the column's, mean of students. Tests: stats.json.
+"""
+LEFT_OUT = """\
+Not in every block, so not ranked: {methods}.
 """
 SWEPT = """\
 Settings tried on held-out training images ({held_out}; {seeds}): mean of students, last
@@ -65,19 +68,30 @@ def markdown(
         if measured(rows):
             parts.append(_lines(calibration_table(rows)))
     text = '\n'.join(parts)
-    text += '\n' + CAPTION.format(metric=metric_name(metric), baseline=baseline)
+    captions = captions_of(stats, baseline, metric)
+    text += '\n' + captions['accuracies']
     if measured(runs):
-        text += CALIBRATED
-    text += TESTED + ''.join(remarks(runs, baseline, missing))
+        text += captions['calibration']
+    text += captions['tests'] + ''.join(remarks(runs, baseline, missing))
     if 'grid' in stats:
-        text += f'\n## Over all blocks\n\n{_lines(rank_table(stats["grid"]))}\n{RANKED}'
-        if stats['grid']['left_out']:
-            text += f'Not in every block, so not ranked: {", ".join(stats["grid"]["left_out"])}.\n'
+        text += f'\n## Over all blocks\n\n{_lines(rank_table(stats["grid"]))}\n'
+        text += captions['ranks']
     sweep = read_sweep(work_dir)
     if sweep:
         text += f'\n## Settings\n\n{_lines(sweep_rows(sweep))}\n'
         text += ''.join(sweep_remarks(sweep, runs))
     return text
+
+
+def captions_of(stats: dict[str, Any], baseline: str, metric: str) -> dict[str, str]:
+    """What is written under each of the tables."""
+    left_out = stats['grid']['left_out'] if 'grid' in stats else []
+    return dict(
+        accuracies=CAPTION.format(metric=metric_name(metric), baseline=baseline),
+        calibration=CALIBRATED,
+        tests=TESTED,
+        ranks=RANKED + (LEFT_OUT.format(methods=', '.join(left_out)) if left_out else ''),
+    )
 
 
 def remarks(runs: pd.DataFrame, baseline: str, missing: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -76,6 +77,14 @@ def test_every_table_is_on_the_page(grid):
     assert 'model.distiller.type' in keys
     versions = {row[0]: row[1:] for row in tables[-1][1:]}
     assert versions['torch'] == ['2.14.1', '30'] and versions['revision'][1] == '30'
+
+
+def test_what_is_said_of_the_tables_is_said_in_the_same_words_on_the_page(grid):
+    on_the_page = ' '.join(unescape((grid / 'report.html').read_text()).split())
+    lines = (grid / 'table.md').read_text().splitlines()
+    text = ' '.join(line for line in lines if line and line[0] not in '#|')
+    sentences = re.split(r'(?<=[.]) ', text)
+    assert len(sentences) > 6 and [s for s in sentences if s not in on_the_page] == []
 
 
 def test_a_folder_that_somebody_has_changed(grid, tmp_path):
