@@ -51,23 +51,30 @@ def test_a_method_of_ones_own_trains(tmp_path, monkeypatch):
     assert Path('run/results.json').is_file()
 
 
-EDGE = [dict(type='ResizeEdge', scale=20, interpolation='bicubic'),
-        dict(type='CenterCrop', crop_size=16), dict(type='PackInputs')]  # fmt: skip
+CROP = dict(type='CenterCrop', crop_size=16)
+RESIZED = {
+    'as the config says': None,
+    'shorter edge': [dict(type='ResizeEdge', scale=20, interpolation='bicubic'), CROP],
+    'shorter edge alone': [dict(type='ResizeEdge', scale=16)],
+    'to a size, then cropped': [dict(type='Resize', scale=(24, 20)), CROP],
+    'cropped alone': [CROP],
+}
 
 
-@pytest.mark.parametrize('edge', [False, True])
-def test_an_exported_student_runs_without_torch_on_what_was_scored(edge, tmp_path, monkeypatch):
+@pytest.mark.parametrize('resized', RESIZED)
+def test_an_exported_student_runs_without_torch_on_what_was_scored(resized, tmp_path, monkeypatch):
     pytest.importorskip('onnxruntime')
     monkeypatch.chdir(tmp_path)
     config = ROOT / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
     cfg = load_config(config, 'run', SMALL, seed=0)
-    if edge:  # BGR from files, 0 to 255
+    if RESIZED[resized]:  # BGR from files, 0 to 255
         cfg.model.data_preprocessor = dict(type='mmpretrain.ClsDataPreprocessor', to_rgb=True)
         for loader in (cfg.val_dataloader, cfg.test_dataloader):
-            loader.dataset.pipeline = EDGE
+            loader.dataset.pipeline = [*RESIZED[resized], dict(type='PackInputs')]
     train(cfg)
     export('run/epoch_1.pth', 'exported', 0, ['onnx'])
-    image = np.random.default_rng(0).integers(0, 256, (41, 30, 3), dtype=np.uint8)
+    size = (41, 41, 3) if resized == 'shorter edge alone' else (41, 30, 3)
+    image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     Image.fromarray(image).save('some.png')
     (script,) = [block for block in code_blocks('taking_home.md') if 'onnxruntime' in block]
     script += '\nimport sys\nassert "torch" not in sys.modules\nprint(logits.tolist())'

@@ -113,5 +113,6 @@ def check_same_start(cfg: Config) -> None:
         starts = ', '.join(f'process {i}: {path or "none"}' for i, (_, path) in enumerate(found))
         raise ValueError(
             f'the processes would start from different checkpoints ({starts}): all need to see the '
-            'same work dir, on a disk that they share'
+            'same work dir, on a disk that they share. If another run has just ended there, start '
+            'this one again'
         )

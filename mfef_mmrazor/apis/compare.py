@@ -71,7 +71,8 @@ def compare(
         sweep: Settings to try on held-out training images first; only the best one of each method
             goes on to the seeds. The trials are a comparison of their own, in the folder ``sweep``
             of the work dir. Those that fail are not chosen. A later sweep in the same work dir
-            tries further methods, with as many settings and the same seeds.
+            tries further methods, with as many settings and the same seeds, or other networks and
+            data sets, with its own.
         dry_run: Only check everything, and say what would run and for about how long.
         slurm: Run them as jobs of a cluster, not on this machine.
 
@@ -92,20 +93,15 @@ def compare(
     options = [cfg_options or {}] * len(paths)
     if sweep is not None:
         stored_sweep = read_sweep(work_dir)
-        settings = all_settings(paths, cfg_options or {}, sweep, stored_sweep)
-        _check_baseline(baseline, [setting.method for setting in settings])
-        trials = {setting.entry: setting.trial for setting in settings}
         trials_dir, earlier, first = work_dir / 'sweep', [], None
+        tried = entries_of(read_comparison(trials_dir))
+        settings = all_settings(paths, cfg_options or {}, sweep, stored_sweep, tried)
+        known = [entry.method for entry in entries_of(read_comparison(work_dir))]
+        _check_baseline(baseline, [*known, *(setting.method for setting in settings)])
+        trials = {setting.entry: setting.trial for setting in settings}
         check_unchanged(trials, trials_dir)
-        tried = read_comparison(trials_dir)
         if stored_sweep and tried:
-            # a trial whose name lacked the block, when there was one, has another name now
-            asked = {(entry.block, entry.method) for entry in trials}
-            earlier = [
-                entry
-                for entry in tried.entries
-                if entry in trials or (entry.block, entry.method) not in asked
-            ]
+            earlier = tried
             # the first trial may have failed, a chosen one has not
             first = next(each['setting'] for each in stored_sweep['settings'] if each['chosen'])
         # a trial that fails, as settings may, is not chosen
@@ -115,9 +111,7 @@ def compare(
         paths, methods = [each.path for each in chosen], [each.method for each in chosen]
         options = [each.options for each in chosen]
     stored = read_comparison(work_dir)
-    earlier, entries = name_entries(
-        [path.name for path in paths], stored.entries if stored else [], methods
-    )
+    earlier, entries = name_entries([path.name for path in paths], entries_of(stored), methods)
     cfgs = [read_config(path, own) for path, own in zip(paths, options, strict=True)]
     baseline = baseline or (stored.baseline if stored else None)
     found = dict(zip(entries, cfgs, strict=True))
@@ -176,6 +170,11 @@ def compare_all(
             if not failed:
                 raise
     return failed
+
+
+def entries_of(stored: Comparison | None) -> list[Entry]:
+    """What there is in a work dir already."""
+    return stored.entries if stored else []
 
 
 def stored_config(work_dir: Path, entry: Entry) -> Config:

@@ -99,9 +99,18 @@ def read_comparison(work_dir: Path) -> Comparison | None:
 
 
 def read_sweep(work_dir: Path) -> dict[str, Any] | None:
-    """The settings that were tried before the comparison, see :func:`~.sweep.choose`."""
-    path = work_dir / SWEEP
-    return json.loads(path.read_text()) if path.is_file() else None
+    """The settings that were tried before the comparison, see :func:`~.sweep.choose`.
+
+    In files of earlier versions all settings have the same seeds, and methods are untuned in all
+    blocks.
+    """
+    if not (work_dir / SWEEP).is_file():
+        return None
+    stored = json.loads((work_dir / SWEEP).read_text())
+    for tried in stored['settings']:
+        tried.setdefault('seeds', stored.get('seeds'))
+        tried.setdefault('untuned', tried['method'] in stored.get('untuned', ()))
+    return stored
 
 
 def write_comparison(work_dir: Path, comparison: Comparison) -> None:

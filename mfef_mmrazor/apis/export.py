@@ -47,9 +47,10 @@ def export(
 
     ``classes``, ``mean``, ``std``, ``to_rgb`` and ``input_size`` are in the metadata of
     safetensors and onnx files, as JSON, and in the extra file ``metadata.json`` of TorchScript;
-    likewise how the tests resize images: ``resize_edge``, the length of the shorter edge before the
-    centre of ``input_size`` is cropped (null where the pipeline has no such steps),
-    ``interpolation`` and ``backend`` (``cv2`` or ``pillow``).
+    likewise how the tests resize images: ``resize_edge``, what the shorter edge becomes, or
+    ``resize_to``, what height and width become, before the centre of ``input_size`` is cropped
+    (both null where the pipeline resizes nothing, or in another way), ``interpolation`` and
+    ``backend`` (``cv2`` or ``pillow``).
 
     Every file is read back and compared with the same predictor of the trained algorithm on random
     images. All must agree, exactly (``onnx``: to 1e-4), or none is left. Existing files of the same

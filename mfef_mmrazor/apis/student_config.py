@@ -128,22 +128,26 @@ def file_pipeline(cfg: Cfg) -> list[Cfg]:
 
 
 def resizing(cfg: Cfg) -> Cfg:
-    """How the tests bring an image to the networks' size, for who prepares images elsewhere.
+    """How the tests resize an image, for who prepares images elsewhere.
 
-    ``resize_edge`` is the length of the shorter edge before the centre is cropped; None where the
-    pipeline does not do so. ``interpolation`` and ``backend`` are None where nothing is resized, or
-    by another transform than ``Resize`` and ``ResizeEdge``.
+    ``resize_edge`` is what the shorter edge becomes, ``resize_to`` what height and width become;
+    of what is larger than the networks' size, the centre is cropped. Both are None where nothing is
+    resized, or in another way; ``interpolation`` and ``backend`` where there is neither ``Resize``
+    nor ``ResizeEdge``.
     """
-    pipeline = file_pipeline(cfg)
     names = ('Resize', 'ResizeEdge')
-    found = [t for t in pipeline if any(is_called(t['type'], name) for name in names)]
+    found = [t for t in file_pipeline(cfg) if any(is_called(t['type'], name) for name in names)]
     if not found:
-        return dict(resize_edge=None, interpolation=None, backend=None)
-    resize = found[0]
-    by_edge = is_called(resize['type'], 'ResizeEdge') and resize.get('edge', 'short') == 'short'
-    cropped = any(is_called(transform['type'], 'CenterCrop') for transform in pipeline)
+        return dict(resize_edge=None, resize_to=None, interpolation=None, backend=None)
+    resize, edge, size = found[0], None, None
+    if is_called(resize['type'], 'ResizeEdge'):
+        edge = resize['scale'] if resize.get('edge', 'short') == 'short' else None
+    elif not resize.get('keep_ratio'):
+        scale = resize.get('scale')  # (w, h), or one number
+        size = [scale] * 2 if isinstance(scale, int) else scale and [*scale][::-1]
     return dict(
-        resize_edge=resize['scale'] if by_edge and cropped else None,
+        resize_edge=edge,
+        resize_to=size,
         interpolation=resize.get('interpolation', 'bilinear'),
         backend=resize.get('backend', 'cv2'),
     )

@@ -5,7 +5,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ def all_settings(
     cfg_options: dict[str, Any],
     sweep: Sweep,
     stored: dict[str, Any] | None = None,
+    earlier: Sequence[Entry] = (),
 ) -> list[Setting]:
     """Every setting of every method, checked.
 
@@ -99,6 +100,7 @@ def all_settings(
         cfg_options: Values to override in all of them, by dotted key.
         sweep: What to try.
         stored: An earlier sweep of the work dir, see :func:`choose`, which this one joins.
+        earlier: Its trials, which keep their names.
 
     Raises:
         ValueError: Methods have different numbers of settings; or one is there twice; or a method
@@ -113,14 +115,17 @@ def all_settings(
             f'sweep: no config of {", ".join(sorted(named - {*methods}))}; there are those of '
             f'{", ".join(dict.fromkeys(methods))}'
         )
+    grid = len({entry.block for entry in [*earlier, *entries]}) > 1
     found = []
     for path, entry, method in zip(paths, entries, methods, strict=True):
         for swept in sweep.combinations(method):
-            name = '-'.join([entry.name, *_words(swept)])
-            own = Entry(name, '-'.join([entry.method, *_words(swept)]), entry.block, path.name)
+            called = '-'.join([entry.method, *_words(swept)])
+            name = f'{entry.block}/{called}' if grid else called
+            own = Entry(name, called, entry.block, path.name)
+            own = next((tried for tried in earlier if replace(tried, name=name) == own), own)
             options = {**cfg_options, **swept}
             trial = read_config(path, options)
-            hold_out(trial, name)
+            hold_out(trial, own.name)
             found.append(Setting(method, path, options, swept, own, trial))
     check_budget(found, sweep, stored)
     for setting in found:
@@ -144,7 +149,7 @@ def _words(swept: dict[str, Any]) -> list[str]:
 def check_budget(
     settings: Sequence[Setting], sweep: Sweep, stored: dict[str, Any] | None = None
 ) -> None:
-    """Raise a ``ValueError`` if a method has more settings to choose from than another."""
+    """Raise a ``ValueError`` if a method has more settings than another one of its block."""
     named: dict[str, Setting] = {}
     for setting in settings:
         other = named.setdefault(setting.entry.name, setting)
@@ -155,17 +160,17 @@ def check_budget(
         if other is not setting:
             raise ValueError(f'sweep: {setting.entry.name} is there twice')
     check_joining(settings, sweep, stored)
-    earlier = earlier_trials(settings, stored)
-    untuned = {*sweep.untuned, *(stored or {}).get('untuned', ())}
-    counts = Counter((tried['block'], tried['method']) for tried in earlier)
-    counts.update((s.entry.block, s.method) for s in settings)
-    expected = {n for (_, method), n in counts.items() if method not in untuned}
-    if len(expected) > 1 or any(counts[key] > 1 for key in counts if key[1] in untuned):
-        found = ', '.join(f'{" ".join(filter(None, key))}: {n}' for key, n in counts.items())
-        raise ValueError(
-            f'sweep: found settings {found}; expected as many for every method, and 1 where '
-            'untuned. Give METHOD:KEY=... or config files; what has none goes in --untuned'
-        )
+    tried = [(each['block'], each['method'], each['untuned']) for each in rivals(settings, stored)]
+    tried += [(s.entry.block, s.method, s.method in sweep.untuned) for s in settings]
+    for block in dict.fromkeys(block for block, *_ in tried):
+        counts = Counter(each for each in tried if each[0] == block)
+        expected = {n for (*_, untuned), n in counts.items() if not untuned}
+        if len(expected) > 1 or any(n > 1 for (*_, untuned), n in counts.items() if untuned):
+            found = ', '.join(f'{block} {name}: {n}'.lstrip() for (_, name, _), n in counts.items())
+            raise ValueError(
+                f'sweep: found settings {found}; expected as many for every method, and 1 where '
+                'untuned. Give METHOD:KEY=... or config files; what has none goes in --untuned'
+            )
 
 
 def check_joining(settings: Sequence[Setting], sweep: Sweep, stored: dict[str, Any] | None) -> None:
@@ -185,11 +190,13 @@ def check_joining(settings: Sequence[Setting], sweep: Sweep, stored: dict[str, A
             f'sweep: {", ".join(left_out)} was tried in this work dir before, and is not among the '
             'settings now. Give it as well, or choose another work dir'
         )
-    if earlier_trials(settings, stored) and {*stored['seeds']} != {*sweep.seeds}:
-        raise ValueError(
-            f'sweep: other methods were tried in this work dir with seeds {stored["seeds"]}, these '
-            f'would be with {[*sweep.seeds]}. Give the same seeds, or choose another work dir'
-        )
+    for tried in rivals(settings, stored):
+        if {*tried['seeds']} != {*sweep.seeds}:
+            raise ValueError(
+                f'sweep: {tried["setting"]} was tried in this work dir with seeds '
+                f'{tried["seeds"]}, these would be with {[*sweep.seeds]}. Give the same seeds, or '
+                'choose another work dir'
+            )
 
 
 def earlier_trials(
@@ -199,6 +206,12 @@ def earlier_trials(
     again = {(s.entry.block, s.method) for s in settings}
     tried_before = stored['settings'] if stored else []
     return [tried for tried in tried_before if (tried['block'], tried['method']) not in again]
+
+
+def rivals(settings: Sequence[Setting], stored: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """Those of the earlier trials that are of the same networks and data sets as the settings."""
+    blocks = {s.entry.block for s in settings}
+    return [tried for tried in earlier_trials(settings, stored) if tried['block'] in blocks]
 
 
 def hold_out(cfg: Config, name: str) -> None:
@@ -271,17 +284,16 @@ def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Se
             setting=setting.entry.method,
             config=setting.path.name,
             options=setting.swept,
+            seeds=[*sweep.seeds],
+            untuned=setting.method in sweep.untuned,
             accuracy=rounded.get(setting.entry.name),
             chosen=any(setting is each for each in best),
         )
         for setting in settings
     ]
-    stored = read_sweep(work_dir)
     content = dict(
         held_out=f'1/{SPLITS} of the training images',
-        seeds=[*sweep.seeds],
-        untuned=list(dict.fromkeys([*(stored['untuned'] if stored else ()), *sweep.untuned])),
-        settings=[*earlier_trials(settings, stored), *tried],
+        settings=[*earlier_trials(settings, read_sweep(work_dir)), *tried],
     )
     write_json(work_dir / SWEEP, content)
     return best

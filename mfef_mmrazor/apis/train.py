@@ -45,7 +45,8 @@ def keep_freed_memory() -> None:
 def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Runner:
     """Train what the config says; results are in its work dir.
 
-    Everything that can be checked is checked before the first file is written.
+    Everything that can be checked is checked before the first file is written; in a work dir that
+    is there already, before any but the lock.
 
     Args:
         cfg: From :func:`load_config`.
@@ -76,19 +77,15 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
     if by_iterations(cfg):
         use_iterations(cfg)
     if resume or (cfg.get('resume') and not cfg.get('load_from')):
-        # where there is nothing yet, the run starts, from load_from if that is set
-        newest = newest_checkpoint(cfg.work_dir, value_at(cfg, 'default_hooks.checkpoint.out_dir'))
-        cfg.resume = newest is not None
-        cfg.load_from = str(newest) if newest else cfg.get('load_from')
-    check_data(cfg, 'train_dataloader', 'val_dataloader')
-    check_teacher(cfg)
-    model = check_model(cfg)
-    check_custom_keys(cfg, model)
-    compat.init_cpu_processes(cfg.get('launcher', 'none'))
-    check_sync_bn(cfg, model)
-    del model  # the runner builds its own
+        resume, cfg.resume = True, False  # until a checkpoint is found
+    begun = resume and Path(cfg.work_dir).is_dir()
+    if not begun:
+        check(cfg)  # before the first file is written
     keep_freed_memory()
     with locked(cfg.work_dir, cfg.get('launcher', 'none')):
+        # no other run can replace now what is found
+        if resume and (go_on_from_newest(cfg) or begun):
+            check(cfg)
         runner = Runner.from_cfg(cfg)
         for handler in runner.logger.handlers:
             if not isinstance(handler, logging.FileHandler):
@@ -102,6 +99,30 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
                 if isinstance(hook, ProgressHook):
                     hook.stop()
     return runner
+
+
+def go_on_from_newest(cfg: Config) -> bool:
+    """Let the run go on from the newest intact checkpoint in its work dir, if there is one.
+
+    Where there is none, it starts, from ``load_from`` if that is set.
+
+    Returns:
+        Whether there is one.
+    """
+    newest = newest_checkpoint(cfg.work_dir, value_at(cfg, 'default_hooks.checkpoint.out_dir'))
+    if newest:
+        cfg.resume, cfg.load_from = True, str(newest)
+    return newest is not None
+
+
+def check(cfg: Config) -> None:
+    """Raise if the data, the model, or a checkpoint that the run starts from is not as needed."""
+    check_data(cfg, 'train_dataloader', 'val_dataloader')
+    check_teacher(cfg)
+    model = check_model(cfg)
+    check_custom_keys(cfg, model)
+    compat.init_cpu_processes(cfg.get('launcher', 'none'))
+    check_sync_bn(cfg, model)
 
 
 def test(

@@ -218,7 +218,8 @@ print([f['pred_label'] for f in found], 'mmrazor' in sys.modules)
 def test_metadata(exported):
     expected = dict(
         classes=list('0123456789'), mean=[78.0] * 3, std=[96.0] * 3, to_rgb=True,
-        input_size=[16, 16], resize_edge=None, interpolation='bilinear', backend='cv2',
+        input_size=[16, 16], resize_edge=None, resize_to=[16, 16],
+        interpolation='bilinear', backend='cv2',
     )  # fmt: skip
     with safe_open(exported / 'student0.safetensors', 'pt') as file:
         safetensors = file.metadata()

@@ -9,7 +9,7 @@ import pytest
 from mmpretrain.registry import DATASETS
 
 from mfef_mmrazor.apis import Sweep, compare
-from mfef_mmrazor.apis.comparison import read_config
+from mfef_mmrazor.apis.comparison import read_config, read_sweep
 from mfef_mmrazor.apis.sweep import all_settings, choose, hold_out
 from mfef_mmrazor.engine.results import summarize, write_json
 
@@ -66,10 +66,10 @@ def stored(*settings, seeds=(0,), untuned=()):
     """A ``sweep.json`` with these settings of DML-like methods."""
     tried = [
         dict(block='resnet8_digits', method=name.partition('-')[0], setting=name, config='x.py',
-             options={}, accuracy=70.0, chosen=True)
+             options={}, seeds=[*seeds], untuned=name in untuned, accuracy=70.0, chosen=True)
         for name in settings
     ]  # fmt: skip
-    return dict(held_out='1/5', seeds=[*seeds], untuned=[*untuned], settings=tried)
+    return dict(held_out='1/5', settings=tried)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def stored(*settings, seeds=(0,), untuned=()):
         (stored('mfef-tau=2'), 'mfef: 1, resnet8_digits dml: 2; expected as many'),
         (
             stored('mfef-a', 'mfef-b', seeds=[0, 1]),
-            r'with seeds \[0, 1\], these would be with \[0\]',
+            r'mfef-a was tried .*with seeds \[0, 1\], these would be with \[0\]',
         ),
         (stored('dml-tau=2', 'dml-tau=9'), 'dml-tau=9 was tried in this work dir before'),
-        (stored('mfef', 'mfef-b', untuned=['mfef']), 'mfef: 2, .*1 where untuned'),
+        (stored('mfef', 'mfef', untuned=['mfef']), 'mfef: 2, .*1 where untuned'),
     ],
 )
 def test_a_later_sweep_is_as_large_as_the_earlier_one(earlier, message):
@@ -89,6 +89,13 @@ def test_a_later_sweep_is_as_large_as_the_earlier_one(earlier, message):
         all_settings([DML], {}, Sweep({TAU: [2, 3]}), earlier)
     fair = stored('mfef-a', 'mfef-b', 'independent', untuned=['independent'])
     assert len(all_settings([DML], {}, Sweep({TAU: [2, 3]}), fair)) == 2
+
+
+def test_a_sweep_on_another_network_need_not_be_like_the_earlier_one():
+    earlier = stored('mfef-a', 'mfef-b', 'mfef-c', 'dml', seeds=[0, 1], untuned=['dml'])
+    for tried in earlier['settings']:
+        tried['block'] = 'vgg_digits'
+    assert len(all_settings([DML], {}, Sweep({TAU: [2, 3]}), earlier)) == 2
 
 
 def finish(work_dir, name, seed, accuracy):
@@ -133,21 +140,27 @@ def test_a_later_sweep_keeps_what_the_earlier_one_tried(tmp_path):
         found = json.loads((tmp_path / 'sweep.json').read_text())
         assert found['settings'][:3] == earlier['settings']
         assert [s['setting'] for s in found['settings'][3:]] == ['dml-tau=2', 'dml-tau=3']
-        assert found['untuned'] == ['independent']
+        assert [s['untuned'] for s in found['settings']] == [False] * 2 + [True] + [False] * 2
 
 
-def test_a_setting_that_fails_does_not_end_the_comparison(tmp_path, monkeypatch):
-    """Also not where it is the first one, by which the trials are reported."""
+def without_training(monkeypatch, failing=None):
+    """Let runs have made-up results at once; returns the list of those that were asked for."""
     asked = []
 
     def run_all(runs, work_dir, jobs, slurm):
         asked.extend(runs)
         for name, seed in runs:
-            if name != 'dml-tau=2':
+            if name != failing:
                 finish(work_dir, name, seed, 50.0 + seed)
-        return [run for run in runs if run[0] == 'dml-tau=2']
+        return [run for run in runs if run[0] == failing]
 
     monkeypatch.setattr(import_module('mfef_mmrazor.apis.compare'), 'run_all', run_all)
+    return asked
+
+
+def test_a_setting_that_fails_does_not_end_the_comparison(tmp_path, monkeypatch):
+    """Also not where it is the first one, by which the trials are reported."""
+    asked = without_training(monkeypatch, 'dml-tau=2')
     compare([DML], [0, 1], tmp_path, sweep=Sweep({TAU: [2, 3]}))
     assert asked == [('dml-tau=2', 0), ('dml-tau=3', 0), ('dml', 0), ('dml', 1)]
     assert read_config(tmp_path / 'configs/dml.yaml', {}).model.distiller.tau == 3
@@ -159,6 +172,44 @@ def test_a_setting_that_fails_does_not_end_the_comparison(tmp_path, monkeypatch)
     assert len(json.loads((tmp_path / 'sweep/comparison.json').read_text())['entries']) == 4
     with pytest.raises(RuntimeError, match='every setting of dml failed'):
         compare([DML], [0], tmp_path / 'other', sweep=Sweep({TAU: [2]}))
+
+
+def test_a_sweep_of_another_network_joins_under_names_of_its_own(tmp_path, monkeypatch):
+    asked = without_training(monkeypatch)
+    first = Sweep({f'dml:{TAU}': [2, 3]}, untuned=['independent'])
+    compare([INDEPENDENT, DML], [0], tmp_path / 'run', sweep=first)
+    deeper = tmp_path / 'dml_resnet20-x2_1xb32-20e_digits.py'
+    text = DML.read_text().replace("'../_base_", f"'{CONFIGS}/_base_")
+    deeper.write_text(text.replace('resnet8', 'resnet20'))
+    second = Sweep({f'dml:{TAU}': [4, 5, 6]}, seeds=[0, 1])
+    # by what was compared before
+    compare([deeper], [0], tmp_path / 'run', baseline='independent', sweep=second)
+    trials = [f'resnet20_digits/dml-tau={tau}' for tau in (4, 5, 6)]
+    assert {name for name, _ in asked[5:]} == {*trials, 'resnet20_digits/dml'}
+    again = asked[:5]
+    asked.clear()
+    compare([INDEPENDENT, DML], [0], tmp_path / 'run', sweep=first)
+    assert asked == again
+    settings = read_sweep(tmp_path / 'run')['settings']
+    assert [(s['seeds'], s['untuned']) for s in settings] == [
+        *[([0, 1], False)] * 3, ([0], True), *[([0], False)] * 2
+    ]  # fmt: skip
+    table = (tmp_path / 'run/table.md').read_text()
+    assert (
+        '(1/5 of the training images; resnet20_digits: seeds 0, 1; resnet8_digits: seeds 0)'
+        in table
+    )
+    assert 'Not tuned: resnet8_digits independent.' in table
+
+
+def test_seeds_and_untuned_methods_of_an_earlier_versions_sweep(tmp_path):
+    tried = [dict(block='', method=method) for method in ('dml', 'independent')]
+    earlier = dict(held_out='1/5', seeds=[0, 1], untuned=['independent'], settings=tried)
+    write_json(tmp_path / 'sweep.json', earlier)
+    assert read_sweep(tmp_path)['settings'] == [
+        dict(block='', method='dml', seeds=[0, 1], untuned=False),
+        dict(block='', method='independent', seeds=[0, 1], untuned=True),
+    ]
 
 
 def test_held_out_images_are_training_images_that_no_step_sees():

@@ -28,10 +28,16 @@ METHODS['kdcl-general'] = CONFIGS / 'kdcl/kdcl-general_resnet8-x2_1xb32-20e_digi
 
 @HOOKS.register_module()
 class SendHook(Hook):
-    """Sends a signal to its own process at a moment."""
+    """Sends a signal to its own process at a moment; notes when checkpoints were saved."""
+
+    saved = []
 
     def __init__(self, number, moment, at):
         self.number, self.moment, self.at = number, moment, at
+        self.saved.clear()
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        self.saved.append((checkpoint['meta']['epoch'], checkpoint['meta']['iter']))
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if self.moment == 'train' and runner.iter + 1 == self.at:
@@ -94,6 +100,7 @@ def stopped_and_resumed(path, folder, number, moment, at, **options):
     with pytest.raises(SystemExit) as stopped:
         train(config(path, folder / 'stopped', stop=(number, moment, at), **options))
     assert stopped.value.code == 128 + number
+    assert len({*SendHook.saved}) == len(SendHook.saved)  # none is saved twice
     assert before == {each: signal.getsignal(each) for each in before}
     name = (folder / 'stopped/last_checkpoint').read_text()
     train(config(path, folder / 'stopped', **options), resume=True)

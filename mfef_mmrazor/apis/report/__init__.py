@@ -62,7 +62,7 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
     if 'grid' in stats:
         pictures['critical_difference.png'] = draw_critical_difference(runs)
     of_all = pd.concat(summaries, names=['block', 'row']).reset_index('row', drop=True)
-    runs_csv = runs.drop(columns=['name'] if grid else ['name', 'block'])
+    runs_csv = runs.drop(columns=['name', 'config'] if grid else ['name', 'config', 'block'])
     # all of it is there before the first file is written
     files: dict[str, str | bytes] = {
         'runs.csv': runs_csv.dropna(axis='columns', how='all').to_csv(index=False),
@@ -75,7 +75,9 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
             runs, summaries, stats, comparison.baseline, metric, work_dir, missing
         ),
         'table.tex': latex(summaries, stats, comparison.baseline, metric),
-        'report.html': page(work_dir, comparison, stored, runs, summaries, stats, metric, missing),
+        'report.html': page(
+            work_dir, comparison, stored, runs, summaries, stats, metric, pictures, missing
+        ),
     }
     for name, content in files.items():
         write_atomically(

@@ -1,9 +1,9 @@
 """The report as one page that opens from disk."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
@@ -11,17 +11,21 @@ from mmengine.config import Config
 
 from ..comparison import Comparison, Entry, config_file, read_sweep
 from ..conditions import differences
-from .pictures import as_data, draw_accuracies, draw_calibration, draw_cost, draw_curves
-from .ranks import draw_critical_difference, rank_table
+from .pictures import as_data, draw_calibration, draw_cost, draw_curves
+from .ranks import rank_table
 from .significance import comparisons_of
 from .tables import (
     accuracy_table,
     calibration_table,
+    captions_of,
     measured,
     remarks,
     sweep_remarks,
     sweep_rows,
 )
+
+if TYPE_CHECKING:  # slow to import
+    from matplotlib.figure import Figure
 
 TEMPLATE = 'report.html.jinja'
 
@@ -34,6 +38,7 @@ def page(
     summaries: dict[str, pd.DataFrame],
     stats: dict[str, Any],
     metric: str,
+    drawn: Mapping[str, 'Figure'],
     missing: Sequence[str] = (),
 ) -> str:
     """The whole report in HTML: tables, pictures, statistics, configs and versions.
@@ -46,6 +51,7 @@ def page(
         summaries: The table of each block, see :func:`~.tables.summary`.
         stats: See :func:`~.significance.statistics`.
         metric: What accuracy is.
+        drawn: The pictures that have files of their own, by the files' names.
         missing: What has no finished run, see :func:`~.runs.unfinished`.
     """
     blocks = []
@@ -68,7 +74,7 @@ def page(
         lstrip_blocks=True,
     )  # fmt: skip
     pictures = {
-        'Accuracy': draw_accuracies(runs, metric),
+        'Accuracy': drawn['accuracy.png'],
         'Accuracy and cost': draw_cost(runs, metric),
     }
     if measured(runs):
@@ -85,7 +91,8 @@ def page(
         pictures={name: as_data(figure) for name, figure in pictures.items()},
         grid=grid,
         ranks=rank_table(grid) if grid else [],
-        diagram=as_data(draw_critical_difference(runs)) if grid else '',
+        diagram=as_data(drawn['critical_difference.png']) if grid else '',
+        captions=captions_of(stats, comparison.baseline, metric),
         remarks=remarks(runs, comparison.baseline, missing),
         sweep=sweep_rows(sweep) if sweep else [],
         sweep_remarks=sweep_remarks(sweep, runs) if sweep else [],

@@ -78,6 +78,7 @@ def numbers(stored: Sequence[tuple[Entry, dict[str, Any]]]) -> pd.DataFrame:
             block=entry.block,
             method=entry.method,
             name=entry.name,
+            config=entry.config,
             seed=results['seed'],
             revision=results['git_revision'],
             device=results.get('device'),  # older ones do not say

@@ -1,4 +1,4 @@
-"""Accuracy, calibration and cost of every method; as text, and in Markdown."""
+"""Accuracy, calibration and cost of every method, as text, with captions; and in Markdown."""
 
 import math
 from collections.abc import Sequence
@@ -37,13 +37,16 @@ The runs are of different devices, which "cost" does not tell apart: {devices}.
 CALIBRATED = """\
 NLL: negative log-likelihood in nats; ECE: expected calibration error in percent, 15 bins. Between
 students: share of images that two of them label differently, in percent, and mean KL divergence of
-their predictions, in nats.
+their predictions, in nats. Lower NLL and ECE are better; the other two are neither good nor bad.
 """
 RANKED = """\
 Wins/ties/losses of the row's method against the column's, mean of students. Tests: stats.json.
 """
+LEFT_OUT = """\
+Not in every block, so not ranked: {methods}.
+"""
 SWEPT = """\
-Settings tried on held-out training images ({held_out}; seeds {seeds}): mean of students, last
+Settings tried on held-out training images ({held_out}; {seeds}): mean of students, last
 epoch. The best one of each method was trained for the table of accuracies.
 """
 
@@ -65,19 +68,30 @@ def markdown(
         if measured(rows):
             parts.append(_lines(calibration_table(rows)))
     text = '\n'.join(parts)
-    text += '\n' + CAPTION.format(metric=metric_name(metric), baseline=baseline)
+    captions = captions_of(stats, baseline, metric)
+    text += '\n' + captions['accuracies']
     if measured(runs):
-        text += CALIBRATED
-    text += TESTED + ''.join(remarks(runs, baseline, missing))
+        text += captions['calibration']
+    text += captions['tests'] + ''.join(remarks(runs, baseline, missing))
     if 'grid' in stats:
-        text += f'\n## Over all blocks\n\n{_lines(rank_table(stats["grid"]))}\n{RANKED}'
-        if stats['grid']['left_out']:
-            text += f'Not in every block, so not ranked: {", ".join(stats["grid"]["left_out"])}.\n'
+        text += f'\n## Over all blocks\n\n{_lines(rank_table(stats["grid"]))}\n'
+        text += captions['ranks']
     sweep = read_sweep(work_dir)
     if sweep:
         text += f'\n## Settings\n\n{_lines(sweep_rows(sweep))}\n'
         text += ''.join(sweep_remarks(sweep, runs))
     return text
+
+
+def captions_of(stats: dict[str, Any], baseline: str, metric: str) -> dict[str, str]:
+    """What is written under each of the tables."""
+    left_out = stats['grid']['left_out'] if 'grid' in stats else []
+    return dict(
+        accuracies=CAPTION.format(metric=metric_name(metric), baseline=baseline),
+        calibration=CALIBRATED,
+        tests=TESTED,
+        ranks=RANKED + (LEFT_OUT.format(methods=', '.join(left_out)) if left_out else ''),
+    )
 
 
 def remarks(runs: pd.DataFrame, baseline: str, missing: Sequence[str]) -> list[str]:
@@ -99,21 +113,29 @@ def remarks(runs: pd.DataFrame, baseline: str, missing: Sequence[str]) -> list[s
 
 def sweep_remarks(sweep: dict[str, Any], runs: pd.DataFrame) -> list[str]:
     """How the settings were tried, and which methods were compared without."""
-    seeds = ', '.join(map(str, sweep['seeds']))
-    found = [SWEPT.format(held_out=sweep['held_out'], seeds=seeds)]
-    if sweep['untuned']:
-        found.append(f'Not tuned: {", ".join(sweep["untuned"])}.\n')
+    settings = sweep['settings']
     # a file's name tells no block where there is only one
     several = runs['block'].nunique() > 1
-    tried = {(setting['block'] * several, setting['method']) for setting in sweep['settings']}
-    compared = runs[['block', 'method']].drop_duplicates().itertuples(index=False, name=None)
+    seeds = {each['block']: f'seeds {", ".join(map(str, each["seeds"]))}' for each in settings}
+    if len({*seeds.values()}) > 1:
+        shown = '; '.join(f'{block}: {own}' for block, own in seeds.items())
+    else:
+        shown = next(iter(seeds.values()))
+    found = [SWEPT.format(held_out=sweep['held_out'], seeds=shown)]
+    untuned = [(each['block'], each['method']) for each in settings if each['untuned']]
+    tried = {(each['block'] * several, each['config']) for each in settings}
+    compared = runs[['block', 'method', 'config']].drop_duplicates()
     joined = [
-        f'{block} {method}' if several else method
-        for block, method in compared
-        if (block * several, method) not in tried
+        (block, method)
+        for block, method, config in compared.itertuples(index=False, name=None)
+        if (block * several, config) not in tried
     ]
-    if joined:
-        found.append(f'Compared without a sweep, as configured: {", ".join(joined)}.\n')
+    for what, methods in (
+        ('Not tuned', untuned), ('Compared without a sweep, as configured', joined)
+    ):  # fmt: skip
+        if methods:
+            named = (f'{block} {method}' if several else method for block, method in methods)
+            found.append(f'{what}: {", ".join(named)}.\n')
     return found
 
 

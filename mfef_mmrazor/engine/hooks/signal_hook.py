@@ -160,7 +160,10 @@ class SignalHook(Hook):
                 hook.save(runner, f'epoch_{meta["epoch"]}_iter_{meta["iter"]}.pth', dict(meta))
             else:
                 step = meta['epoch' if hook.by_epoch else 'iter']
-                hook._save_checkpoint_with_step(runner, step, dict(meta))
+                path = hook.file_backend.join_path(hook.out_dir, hook.filename_tmpl.format(step))
+                # the hook may just have saved it, but not where within an epoch it is
+                if self.stopped_at or hook.last_ckpt != path:
+                    hook._save_checkpoint_with_step(runner, step, dict(meta))
         runner.logger.info(
             f'stopped by {signal.Signals(self.received).name} after iteration {meta["iter"]}; '
             + ('go on with --resume' if hooks else 'nothing is saved: there is no checkpoint hook')

@@ -9,8 +9,8 @@ def runs(block='', **accuracies):
     """Rows of two students a seed, whose mean is the accuracy given."""
     return pd.DataFrame(
         [
-            dict(block=block, method=method, name=method, seed=seed, revision='r',
-                 device=None, predictor=STUDENTS, last=value, best=value + 1,
+            dict(block=block, method=method, name=method, config=f'{method}_x.py', seed=seed,
+                 revision='r', device=None, predictor=STUDENTS, last=value, best=value + 1,
                  train_seconds=10.0 + 5 * place, parameters=1000, macs=2_000_000)
             for place, (method, values) in enumerate(accuracies.items())
             for seed, value in enumerate(values)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -78,6 +79,14 @@ def test_every_table_is_on_the_page(grid):
     assert versions['torch'] == ['2.14.1', '30'] and versions['revision'][1] == '30'
 
 
+def test_what_is_said_of_the_tables_is_said_in_the_same_words_on_the_page(grid):
+    on_the_page = ' '.join(unescape((grid / 'report.html').read_text()).split())
+    lines = (grid / 'table.md').read_text().splitlines()
+    text = ' '.join(line for line in lines if line and line[0] not in '#|')
+    sentences = re.split(r'(?<=[.]) ', text)
+    assert len(sentences) > 6 and [s for s in sentences if s not in on_the_page] == []
+
+
 def test_a_folder_that_somebody_has_changed(grid, tmp_path):
     work_dir = tmp_path / 'changed'
     shutil.copytree(grid, work_dir)
@@ -138,7 +147,7 @@ def test_what_is_missing_and_untested_is_on_the_page(grid, tmp_path):
     work_dir = tmp_path / 'missing'
     shutil.copytree(grid, work_dir)
     (work_dir / 'runs/vgg_x/one/seed3/results.json').unlink()
-    sweep = dict(held_out='1/5', seeds=[7], untuned=['independent'], settings=[
+    sweep = dict(held_out='1/5', seeds=[7], untuned=['one'], settings=[
         dict(block='resnet8_x', method='one', setting='one', config='one.py', options={},
              accuracy=None, chosen=False),
     ])  # fmt: skip
@@ -147,7 +156,7 @@ def test_what_is_missing_and_untested_is_on_the_page(grid, tmp_path):
     html, table = (work_dir / 'report.html').read_text(), (work_dir / 'table.md').read_text()
     for text in (
         'Without a finished run: vgg_x/one (seed 3).', 'The methods have different seeds',
-        'held-out training images (1/5; seeds 7)', 'Not tuned: independent.',
+        'held-out training images (1/5; seeds 7)', 'Not tuned: resnet8_x one.',
         'resnet8_x mfef',  # without a sweep
     ):  # fmt: skip
         assert text in html and text in table

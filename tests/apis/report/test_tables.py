@@ -62,8 +62,9 @@ def test_the_settings_that_were_tried_are_told(tmp_path):
         dict(tried, options={'model.distiller.tau': tau}, accuracy=70 + tau, chosen=tau == 3)
         for tau in (2, 3)
     ]
-    sweep = dict(held_out='1/5', seeds=[0, 1], untuned=['independent'], settings=settings)
     settings.append(dict(tried, options={}, accuracy=None))
+    settings.append(dict(tried, method='kd', config='kd_x.py', options={}, accuracy=7, chosen=True))
+    sweep = dict(held_out='1/5', seeds=[0, 1], untuned=['kd'], settings=settings)
     (tmp_path / 'sweep.json').write_text(json.dumps(sweep))
     text = table(runs(dml=A, kdcl=B), 'dml', tmp_path)
     lines = text.split('## Settings')[1].splitlines()
@@ -71,8 +72,18 @@ def test_the_settings_that_were_tried_are_told(tmp_path):
     assert lines[5] == '| dml | dml_x.py | model.distiller.tau=3 | 73.00 | yes |'
     assert lines[6] == '| dml | dml_x.py |  | failed |  |'
     assert lines[-2:] == [
-        'Not tuned: independent.', 'Compared without a sweep, as configured: kdcl.'
+        'Not tuned: kd.', 'Compared without a sweep, as configured: kdcl.'
     ]  # fmt: skip
+
+
+def test_of_two_configs_of_a_method_the_one_without_a_sweep_is_named(tmp_path):
+    """The second one to be compared is called otherwise, and is the one that was swept."""
+    dml = dict(block='x', method='dml', setting='dml-half', config='dml-half_x.py', options={},
+               accuracy=70, chosen=True)  # fmt: skip
+    sweep = dict(held_out='1/5', seeds=[0], untuned=[], settings=[dml])
+    (tmp_path / 'sweep.json').write_text(json.dumps(sweep))
+    frame = runs(dml=A, second=B).replace({'second_x.py': 'dml-half_x.py', 'second': 'dml-half_x'})
+    assert table(frame, 'dml', tmp_path).endswith('without a sweep, as configured: dml.\n')
 
 
 def test_calibration_has_a_table_where_it_was_measured(tmp_path):
