@@ -80,7 +80,7 @@ class MultiScaleConnector(BaseConnector):
         passed: list[Tensor] = []  # one, once a group has been convolved
         for group, conv, split in zip(groups, self.convs, self.splits, strict=True):
             found = conv(torch.cat([group, *passed], dim=1) if passed else group)
-            keep, *passed = found.split(split, dim=1) if all(split) else [found]
+            keep, *passed = found.split([width for width in split if width], dim=1)
             kept.append(keep)
         out = torch.cat(kept, dim=1)
         return out + feature if self.residual else out

@@ -61,10 +61,9 @@ class MapAdapters(ModuleList):
 
 def classify(head: nn.Module, feature: Tensor) -> Tensor:
     """Logits (B, K) of a map (B, C, H, W): global average pooling, then the head."""
-    if feature.requires_grad and feature.is_contiguous(memory_format=torch.channels_last):
-        # the mean's own gradient is not channels_last, and would slow all that is before it
-        feature.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))
-    return full_precision(head((feature.mean(dim=(2, 3)),)))
+    # channels last, so that the gradient is: another one would slow all that is before it
+    pooled = feature.permute(0, 2, 3, 1).mean(dim=(1, 2))
+    return full_precision(head((pooled,)))
 
 
 class FusedClassifier(BaseModule):
