@@ -138,6 +138,32 @@ def test_no_target_carries_a_gradient(method, epoch):
     assert carried == (method in TEACHES_WITH_GRADIENT)
 
 
+def tensors_in(values):
+    """All tensors in lists of lists."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_in(value)
+
+
+@every_method
+def test_under_autocast_every_loss_gets_full_precision(method, epoch):
+    epoch(1)
+    model, seen = model_of(method), []
+
+    def keep(module, args, kwargs):
+        seen.extend(tensors_in([*args, *kwargs.values()]))
+
+    for name, module in model.distiller.named_modules():
+        if name.rpartition('.')[2].startswith('loss_'):
+            module.register_forward_pre_hook(keep, with_kwargs=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        model.loss(*batch())
+    assert seen or method == 'IndependentDistiller'
+    assert {x.dtype for x in seen if x.is_floating_point()} <= {torch.float32}
+
+
 @every_method
 def test_after_a_validation_it_trains_as_if_there_had_been_none(method):
     model, untouched = model_of(method), model_of(method)
