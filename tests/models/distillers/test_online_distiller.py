@@ -176,6 +176,8 @@ def test_double_precision_stays():
 def test_a_ramp_up_of_negative_length():
     with pytest.raises(ValueError, match='length is -1 epochs'):
         Keeper(ramp_up_epochs=-1)
+    with pytest.raises(ValueError, match='ramp_up_iters=-1, expected a whole number, 0 or more'):
+        Keeper(ramp_up_iters=-1)
 
 
 def test_recorders_for_another_number_of_students():
