@@ -186,6 +186,12 @@ def test_a_connector_runs_once_a_step():
     assert norm.num_batches_tracked == 2
 
 
+def test_under_autocast_what_connectors_give_is_of_full_precision():
+    configured, recorded = ConfigurableOnlineDistiller(**ffl_config(2)), records(2)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert configured.fused_logits(recorded).dtype is torch.float32
+
+
 @pytest.mark.parametrize('detach', [False, True])
 def test_detach_is_for_the_argument_that_says_so(detach):
     squared = ConfigurableOnlineDistiller(

@@ -22,12 +22,14 @@ def classify_fused(distiller, maps):
     )
 
 
+@pytest.mark.parametrize('detach', [False, True])
 @pytest.mark.parametrize('students', [2, 3, 4])
-def test_the_fused_classifier_and_the_students_teach_each_other(students, epoch):
+def test_the_fused_classifier_and_the_students_teach_each_other(students, detach, epoch):
     epoch(40)
-    distiller, caught = ffl(students), records(students)
+    distiller, caught = ffl(students, detach_features=detach), records(students)
     losses = distiller.compute_distill_losses(caught, LABELS)
-    z, fused = caught['logits'], classify_fused(distiller, caught['feature'])
+    maps = [x.detach() for x in caught['feature']] if detach else caught['feature']
+    z, fused = caught['logits'], classify_fused(distiller, maps)
     expected = dict(
         loss_fused=cross_entropy(fused),
         loss_ensemble=W40 * kd(sum(z) / students, fused, 3.0),
