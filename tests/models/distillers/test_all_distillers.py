@@ -171,7 +171,7 @@ def tensors_in(values):
 
 
 @every_method
-def test_under_autocast_every_loss_gets_full_precision(method, epoch):
+def test_under_autocast_losses_get_and_predictors_give_full_precision(method, epoch):
     epoch(1)
     model, seen = model_of(method), []
 
@@ -183,8 +183,10 @@ def test_under_autocast_every_loss_gets_full_precision(method, epoch):
             module.register_forward_pre_hook(keep, with_kwargs=True)
     with torch.autocast('cpu', torch.bfloat16):
         model.loss(*batch())
+        predicted = model.eval().predict_logits(*batch())
     assert seen or method == 'IndependentDistiller'
     assert {x.dtype for x in seen if x.is_floating_point()} <= {torch.float32}
+    assert {x.dtype for x in predicted.values()} == {torch.float32}
 
 
 @every_method

@@ -110,6 +110,15 @@ def test_every_three_steps_students_move_towards_their_mean(averaging):
             torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
 
 
+def test_by_default_weights_temperature_and_averaging_are_the_papers():
+    paper = dict(label_weight=0.8, transfer_weight=0.8, tau=4.0, averaging=0.5, interval=5)
+    usual, written = okdph(), okdph(**paper, hybrid_gradient=True)
+    for model in (usual, written):
+        steps(model, sgd(model), 5)
+    for own, expected in zip(weights_of(usual), weights_of(written), strict=True):
+        assert all(torch.equal(own[name], expected[name]) for name in own)
+
+
 def test_a_resumed_run_averages_when_it_would_have_without_the_stop():
     whole, first = okdph(interval=3), okdph(interval=3)
     steps(whole, sgd(whole), 4)

@@ -7,6 +7,7 @@ from reference import LABELS, assert_same, kd, records
 
 from mfef_mmrazor.engine.hooks.distiller_update_hook import announce_updates
 from mfef_mmrazor.models import OnlineDistill, SwitOKDDistiller
+from mfef_mmrazor.models.distillers.online_distiller import Progress
 
 STUDENT = dict(
     type='mmpretrain.ImageClassifier',
@@ -79,6 +80,14 @@ def test_in_learning_mode_it_is_dml_and_in_expert_mode_the_student_alone_learns(
         caught = knowing(2, *knowledge)
         distiller.compute_distill_losses(caught, LABELS)['loss_mutual'].backward()
         assert sum(z.grad is not None for z in caught['logits']) == learners
+
+
+def test_the_share_that_is_logged_is_of_the_epoch_also_where_epochs_have_fractions():
+    distiller, found = SwitOKDDistiller(), []
+    for iteration, share in enumerate((1.0, 0.0, 0.0, 1.0)):  # two an epoch
+        distiller.progress = Progress(epoch=iteration / 2, iteration=iteration)
+        found.append(distiller.mean_of_epoch(share))
+    assert found == [1.0, 0.5, 0.0, 0.5]
 
 
 def test_mixed_labels():
