@@ -119,6 +119,25 @@ def test_by_default_weights_temperature_and_averaging_are_the_papers():
         assert all(torch.equal(own[name], expected[name]) for name in own)
 
 
+class StandsStill(torch.optim.SGD):
+    """As torch's fused optimizers, which are asked for a step that overflows as well."""
+
+    def step(self, closure=None):
+        pass
+
+
+def test_steps_that_change_nothing_and_those_after_the_distillation_do_not_count():
+    model, counted = okdph(), []
+    optimizer = StandsStill(model.parameters(), lr=0.1)
+    announce_updates(model, optimizer)
+    for overflows, stopped in ((1, False), (0, False), (0, True)):
+        optimizer.found_inf = torch.tensor(overflows)  # as a loss scaler tells a fused optimizer
+        model.distillation_stopped = stopped
+        optimizer.step()
+        counted.append(model.distiller.steps.item())
+    assert counted == [0, 1, 1]
+
+
 def test_a_resumed_run_averages_when_it_would_have_without_the_stop():
     whole, first = okdph(interval=3), okdph(interval=3)
     steps(whole, sgd(whole), 4)
