@@ -2,12 +2,13 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mfef_mmrazor.apis import load_config, train
-from mfef_mmrazor.engine.hooks.term_share_hook import draw_terms, measure
+from mfef_mmrazor.engine.hooks.term_share_hook import TermShareHook, draw_terms, measure
 from mfef_mmrazor.models import OnlineDistill
 
 CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
@@ -72,6 +73,14 @@ def test_equal_students_are_left_for_the_model_itself_to_announce(model, log):
     assert not any('have the same weights' in line for line in log)
     twins.loss(**twins.data_preprocessor(batch(), True))
     assert sum('have the same weights' in line for line in log) == 1
+
+
+def test_a_resumed_run_has_what_was_measured_before():
+    first, second, checkpoint = TermShareHook(), TermShareHook(), {}
+    first.history = [{'epoch': 0, 'share.student0.loss': 100.0}]
+    first.before_save_checkpoint(None, checkpoint)
+    second.after_load_checkpoint(SimpleNamespace(_resume=True), checkpoint)
+    assert second.history == first.history
 
 
 def test_a_training_is_the_same_with_it_and_leaves_a_picture(tmp_path):

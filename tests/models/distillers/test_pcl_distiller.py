@@ -196,6 +196,14 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped():
         assert torch.equal(value, expected[name]), name
 
 
+def test_a_run_that_goes_on_within_a_step_of_the_optimizer_moves_no_teacher_again():
+    model = pcl()
+    steps(model, 1)
+    model.distiller.resume_within_step(model.students)
+    model.loss(views(2), SAMPLES)
+    assert [teacher.steps for teacher in model.distiller.mean_teachers] == [1, 1]
+
+
 def test_teachers_follow_weights_in_another_memory_layout():
     model = pcl().float().to(memory_format=torch.channels_last)
     for student in model.students:
