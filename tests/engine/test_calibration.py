@@ -57,6 +57,13 @@ def test_nothing_is_said_where_it_is_not_defined(sample):
     assert metric.evaluate(1) == {}
 
 
+def test_one_image_whose_scores_are_no_probabilities_leaves_all_unsaid():
+    metric, label = Calibration(), torch.tensor([0])
+    scores = torch.tensor([[0.5, 0.5], [0.9, 0.9]])
+    metric.process({}, [dict(pred_score=score, gt_label=label) for score in scores])
+    assert metric.evaluate(2) == {}
+
+
 def test_diversity_is_the_mean_over_pairs_and_images():
     torch.manual_seed(0)
     scores = torch.randn(3, 20, 5, dtype=torch.float64).softmax(dim=-1)

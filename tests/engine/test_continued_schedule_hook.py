@@ -8,6 +8,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from mfef_mmrazor.engine import ContinuedScheduleHook
+from mfef_mmrazor.engine.hooks.continued_schedule_hook import scaled
 
 WARM = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=4),
@@ -37,7 +38,7 @@ class Rates(Hook):
         self.seen.append(runner.optim_wrapper.get_lr()['lr'][0])
 
 
-def rates(work_dir, epochs, schedule, how='keep', resume=False):
+def rates(work_dir, epochs, schedule, how='keep', resume=False, **checkpoint):
     """Learning rate of every iteration, of 4 in an epoch."""
     runner = Runner(
         Toy(), str(work_dir),
@@ -47,7 +48,7 @@ def rates(work_dir, epochs, schedule, how='keep', resume=False):
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.0)),
         param_scheduler=schedule, cfg=dict(param_scheduler=schedule),
         custom_hooks=[ContinuedScheduleHook(how)],
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, **checkpoint)),
         load_from=find_latest_checkpoint(work_dir) if resume else None, resume=resume,
         log_level='ERROR', experiment_name=f'{how}{epochs}{resume}',
     )  # fmt: skip
@@ -101,6 +102,25 @@ def test_a_warm_up_that_becomes_shorter_than_an_epoch_is_left_out(tmp_path):
     rates(tmp_path / 'run', 4, schedule)
     longer = rates(tmp_path / 'run', 5, schedule, 'restart', resume=True)
     assert longer == [1.0] * 4  # one epoch, a fourth of the plan: the first of the cosine
+
+
+@pytest.mark.parametrize(
+    'how, schedule, expected',
+    [
+        ('config', dict(STEPS, milestones=[2, 3]), [1.0, 0.1, 0.01]),
+        ('restart', dict(type='CosineAnnealingLR', by_epoch=True), [1.0, 0.75, 0.25]),
+    ],
+)
+def test_an_epoch_that_was_not_finished_starts_over(tmp_path, how, schedule, expected):
+    rates(tmp_path, 2, schedule, by_epoch=False)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_6.pth'))
+    found = rates(tmp_path, 4, schedule, how, resume=True, by_epoch=False)
+    assert found == pytest.approx([rate for rate in expected for _ in range(4)])
+
+
+def test_lengths_that_are_scaled_stay_above_zero_and_beginnings_may_be_it():
+    short = scaled(dict(T_max=2, milestones=[1, 40], begin=2, end=30), 0.1)
+    assert short == dict(T_max=1, milestones=[1, 4], begin=0, end=3)
 
 
 def test_nothing_happens_at_the_planned_length(tmp_path):

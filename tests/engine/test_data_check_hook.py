@@ -38,7 +38,14 @@ class OnlyNoughts(BaseDataset):
         return [dict(img=None, gt_label=0)] * 10
 
 
-def run(work_dir, student=SMALL, distiller='DMLDistiller', batch_size=9, **options):
+def run(
+    work_dir,
+    student=SMALL,
+    distiller='DMLDistiller',
+    batch_size=9,
+    train_cfg=dict(by_epoch=True, max_epochs=1),
+    **options,
+):
     dataset = dict(type='mmpretrain.Digits', train_per_class=1, pipeline=PIPELINE)
     loader = dict(
         batch_size=batch_size,
@@ -56,7 +63,7 @@ def run(work_dir, student=SMALL, distiller='DMLDistiller', batch_size=9, **optio
         model=model,
         work_dir=str(work_dir),
         train_dataloader={**loader, **options},
-        train_cfg=dict(by_epoch=True, max_epochs=1),
+        train_cfg=train_cfg,
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
         custom_hooks=[dict(type='mmrazor.DataCheckHook')],
         randomness=dict(seed=0),
@@ -76,14 +83,23 @@ def test_a_last_batch_of_one_image_that_batch_norm_cannot_take(tmp_path, student
     run(tmp_path / 'dropped', student, distiller, drop_last=True)
 
 
+def test_batches_that_are_all_whole_are_no_last_batch_of_one_image(tmp_path):
+    run(tmp_path / 'whole', distiller='ONEDistiller', batch_size=5)
+    endless = dict(type='InfiniteSampler', shuffle=True)
+    by_iterations = dict(by_epoch=False, max_iters=2)
+    run(tmp_path, distiller='ONEDistiller', train_cfg=by_iterations, sampler=endless)
+
+
 def test_a_last_batch_of_one_image_that_can_be_taken_is_trained_on(tmp_path):
     run(tmp_path)
 
 
 def test_the_check_changes_nothing_of_the_training(tmp_path, monkeypatch):
-    checked = run(tmp_path / 'checked').model.state_dict()
+    flips = dict(type='mmpretrain.RandomFlip', prob=0.5)
+    dataset = dict(type='mmpretrain.Digits', train_per_class=1, pipeline=[flips, *PIPELINE])
+    checked = run(tmp_path / 'checked', dataset=dataset).model.state_dict()
     monkeypatch.setattr(DataCheckHook, 'before_train', lambda *_: None)
-    unchecked = run(tmp_path / 'unchecked').model.state_dict()
+    unchecked = run(tmp_path / 'unchecked', dataset=dataset).model.state_dict()
     assert all(torch.equal(checked[name], unchecked[name]) for name in checked)
 
 
@@ -96,8 +112,9 @@ def test_no_batch_at_all(tmp_path):
 def test_copies_of_an_image_that_are_cropped_alike_are_warned_of(tmp_path, times, log):
     digits = dict(type='mmpretrain.Digits', train_per_class=1, pipeline=[])
     memory = dict(type='mmpretrain.InMemory', dataset=digits)
-    wrapped = dict(type='RepeatDataset', times=times, dataset=memory)
-    dataset = memory if times == 1 else wrapped
+    part = dict(type='mmpretrain.KFoldDataset', num_splits=5, dataset=memory)
+    wrapped = dict(type='RepeatDataset', times=times, dataset=part)
+    dataset = part if times == 1 else wrapped
     loader = Runner.build_dataloader(
         dict(batch_size=5, dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=True))
     )
@@ -114,3 +131,7 @@ def test_more_classes_than_the_head_has(tmp_path):
     five = dict(SMALL, head=dict(type='LinearClsHead', num_classes=5, in_channels=64))
     with pytest.raises(ValueError, match='dataset has 10 classes, but num_classes=5 in the head'):
         run(tmp_path, five)
+
+
+def test_fewer_classes_than_the_head_has_are_trained_on(tmp_path):
+    run(tmp_path, dict(SMALL, head=dict(type='LinearClsHead', num_classes=12, in_channels=64)))

@@ -59,3 +59,9 @@ def test_processes_draw_other_crops(tmp_path):
     first, second = ((tmp_path / rank).read_text() for rank in '01')
     assert first != second
     assert first == str(seed_of(SimpleNamespace(seed=0), epoch=1))
+
+
+def test_every_step_has_a_seed_of_its_own_with_room_for_the_workers_numbers():
+    run = SimpleNamespace(seed=0)
+    seeds = [seed_of(run, epoch, step) for epoch in range(10) for step in range(10)]
+    assert len(set(seeds)) == 100 and max(seeds) < 2**31

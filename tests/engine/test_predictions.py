@@ -70,6 +70,22 @@ def test_several_labels_share_a_cell(tmp_path):
     assert (tmp_path / 'a.csv').read_text().splitlines()[1] == '0.png,0 2,0 1,0.200000 0.700000'
 
 
+def test_images_without_labels_are_predicted_as_well(tmp_path):
+    found = samples(SCORES)
+    for sample in found:
+        del sample.gt_label
+    evaluator = Evaluator([])
+    written(tmp_path / 'a.csv', evaluator, found)
+    assert (tmp_path / 'a.csv').read_text().splitlines()[1] == '0.png,,1,0.700000'
+
+
+def test_where_nothing_is_kept_as_in_other_processes_nothing_is_written(tmp_path):
+    evaluator = accuracy()
+    keep_predictions(evaluator, tmp_path / 'a.csv')
+    write_predictions(evaluator, tmp_path / 'a.csv')
+    assert not list(tmp_path.iterdir())
+
+
 def test_pickles_are_those_that_mmpretrains_tools_read(tmp_path):
     written(tmp_path / 'a.pkl', PredictorsEvaluator(accuracy()), dict(student0=samples(SCORES)))
     assert [each['pred_label'].item() for each in load(tmp_path / 'a.pkl')] == [1, 0]

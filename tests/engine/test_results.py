@@ -25,6 +25,12 @@ def test_summary_has_last_and_best_epoch():
     )
 
 
+def test_of_equally_good_epochs_the_first_is_the_best():
+    history = [*HISTORY, dict(epoch=4, student0=70.0, fused=66.0)]
+    best = {name: found['best']['epoch'] for name, found in results.summarize(history).items()}
+    assert best == dict(student0=2, fused=3)
+
+
 def test_summary_has_calibration_where_it_was_measured():
     calibration = [
         dict(epoch=epoch, student0=dict(nll=epoch / 10, ece=1.0), students=dict(kl=0.1 * epoch))
@@ -38,8 +44,10 @@ def test_summary_has_calibration_where_it_was_measured():
     assert results.summarize_students([]) == {}
 
 
-def test_older_results_are_read_and_newer_ones_refused(tmp_path):
+def test_results_of_today_and_older_ones_are_read_and_newer_ones_refused(tmp_path):
     path = tmp_path / 'results.json'
+    path.write_text(json.dumps(dict(schema=results.SCHEMA)))
+    assert results.read_results(path)['schema'] == results.SCHEMA
     path.write_text('{"seed": 1}')
     assert results.read_results(path) == dict(seed=1, metric='accuracy/top1', students={})
     path.write_text('{"schema": 99}')
@@ -119,9 +127,11 @@ def test_deployed_size_is_that_of_convolutions_and_linear_layers():
             head=dict(type='LinearClsHead', num_classes=100, in_channels=64),
         )
     )
+    before = {name: value.clone() for name, value in network.state_dict().items()}
     size = results.deployed_size(network.train(), torch.rand(1, 3, 32, 32))
     assert size['parameters'] == 278_324 and round(size['macs'] / 1e6, 2) == 40.82
     assert network.training
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_attention_by_itself_is_not_counted():

@@ -2,12 +2,13 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mfef_mmrazor.apis import load_config, train
-from mfef_mmrazor.engine.hooks.term_share_hook import draw_terms, measure
+from mfef_mmrazor.engine.hooks.term_share_hook import TermShareHook, draw_terms, measure
 from mfef_mmrazor.models import OnlineDistill
 
 CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
@@ -56,6 +57,14 @@ def test_gradients_are_those_of_each_term_alone(model):
     model.load_state_dict(before)
 
 
+def test_frozen_weights_have_no_part_in_a_gradient(model):
+    half_frozen = copy.deepcopy(model)
+    half_frozen.students[0].backbone.requires_grad_(False)
+    _, norms = measure(half_frozen, batch())
+    _, expected = measure(model, batch())
+    assert 0 < norms['student0.student0.loss'] < expected['student0.student0.loss']
+
+
 def test_equal_students_are_left_for_the_model_itself_to_announce(model, log):
     twins = copy.deepcopy(model)
     twins.looked_for_twins = False
@@ -66,13 +75,21 @@ def test_equal_students_are_left_for_the_model_itself_to_announce(model, log):
     assert sum('have the same weights' in line for line in log) == 1
 
 
+def test_a_resumed_run_has_what_was_measured_before():
+    first, second, checkpoint = TermShareHook(), TermShareHook(), {}
+    first.history = [{'epoch': 0, 'share.student0.loss': 100.0}]
+    first.before_save_checkpoint(None, checkpoint)
+    second.after_load_checkpoint(SimpleNamespace(_resume=True), checkpoint)
+    assert second.history == first.history
+
+
 def test_a_training_is_the_same_with_it_and_leaves_a_picture(tmp_path):
     small = {
         'train_cfg.max_epochs': 2,
         'train_dataloader.dataset.train_per_class': 4,
         'val_dataloader.dataset.indices': 20,
         'model.distiller.ramp_up_epochs': 0,
-        'model.distiller.loss_guide': dict(type='KLDivergence', loss_weight=1e-6),
+        'model.distiller.loss_guide': dict(type='KLDivergence', loss_weight=-1e-6),
         'visualizer.vis_backends.0.type': 'TensorboardVisBackend',
     }
     weights, runners = [], []
@@ -91,7 +108,7 @@ def test_a_training_is_the_same_with_it_and_leaves_a_picture(tmp_path):
     assert [entry['epoch'] for entry in entries] == [0, 1]
     for entry in entries:
         shares = [x for name, x in entry.items() if name.startswith('share.')]
-        assert sum(shares) == pytest.approx(100)
+        assert sum(shares) == pytest.approx(100) and min(shares) > 0
     assert (tmp_path / 'with/terms.png').is_file()
     figure = draw_terms(tmp_path / 'again.png', entries, 'epoch')
     assert [axes.get_ylabel() for axes in figure.axes] == [

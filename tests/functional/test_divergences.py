@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from scipy.special import rel_entr, softmax
@@ -87,3 +88,14 @@ def test_mutual_kd_is_the_mean_over_peers_summed_over_learners(number):
 def test_mutual_kd_needs_two():
     with pytest.raises(ValueError, match='at least 2 students, got 1'):
         functional.mutual_kd_loss([STUDENT])
+
+
+def test_the_gap_is_three_distances_summed_over_the_classes():
+    labels = torch.tensor([0, 6, 2, 2, 5])
+    p_s, p_t = (softmax(z.numpy(), axis=1) for z in (STUDENT, TEACHER))
+    y = np.eye(7)[labels]
+    pairs = ((p_s, y), (p_t, y), (p_s, p_t))
+    expected = [np.abs(a - b).sum(axis=1).mean() for a, b in pairs]
+    for given in (labels, torch.tensor(y)):
+        found = functional.distillation_gap(STUDENT, TEACHER, given)
+        assert found.tolist() == pytest.approx(expected, rel=1e-12)

@@ -144,10 +144,18 @@ def test_targets_refuse_or_take_mixed_labels():
         functional.minlogit_target(z, scores)
 
 
-def test_no_gradient_goes_through_the_linear_weights():
+def test_no_gradient_goes_through_the_weights():
     z, labels = students_logits(2)
     z = [x.requires_grad_() for x in z]
+    assert not functional.general_weights(z, labels).requires_grad
     weights = functional.linear_weights(z, labels)
     assert not weights.requires_grad
     (gradient,) = torch.autograd.grad(functional.linear_target(z, labels).sum(), z[0])
     assert torch.allclose(gradient, weights[:, :1].expand(-1, 6))
+
+
+@pytest.mark.parametrize('target', ['naive_target', 'minlogit_target', 'linear_target'])
+def test_targets_are_as_precise_as_the_logits(target):
+    z, labels = students_logits(2)
+    found = getattr(functional, target)([x.float() for x in z], labels)
+    assert found.dtype is torch.float32

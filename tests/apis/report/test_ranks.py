@@ -48,10 +48,21 @@ def test_too_few_blocks_have_ranks_and_no_p_value():
     found = rank(grid(SCORES[:2]))
     assert found['average_ranks'] == dict(a=2.5, b=2.5, c=1.0)
     assert found['friedman'] == found['nemenyi'] == 'too few blocks'
+    assert rank(grid(SCORES[:4]))['friedman'] == 'too few blocks'
     pair = grid()
     pair = rank(pair[pair['method'] != 'c'])
     assert pair['friedman'] == pair['nemenyi'] == 'too few methods'
     assert rank(grid(SCORES[:1])) is None
+    alone = grid()
+    assert rank(alone[alone['method'] == 'a']) is None
+
+
+def test_what_is_equal_in_the_tables_is_a_tie():
+    blocks = [runs(name, a=[70.001], b=[70.004]) for name in ('vgg_data', 'resnet_data')]
+    found = rank(pd.concat(blocks))
+    assert found['pairs'] == [dict(a='a', b='b', wins=0, ties=2, losses=0)]
+    assert found['average_ranks'] == dict(a=1.5, b=1.5)
+    assert found['blocks'] == ['vgg_data', 'resnet_data']  # as they were given
 
 
 def test_a_method_that_is_not_everywhere_is_not_ranked():

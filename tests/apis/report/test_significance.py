@@ -49,6 +49,15 @@ def test_differences_without_variance_have_no_t_test():
     assert b['wilcoxon']['p'] == pytest.approx(2 / 2**5)  # by their signs alone
 
 
+def test_a_difference_of_none_at_one_seed_is_left_out_by_wilcoxon_alone():
+    differences = [0.0, 0.1, 0.2, -0.3, 0.4, 0.5]
+    ahead = [70.0 + d for d in differences]
+    (b,) = statistics(runs(a=[70.0] * 6, b=ahead), 'a')['comparisons']
+    assert b['t_test']['p'] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    # exact: of the signs of ranks 1 to 5, five choices have a negative sum of 3 or less
+    assert b['wilcoxon']['p'] == pytest.approx(2 * 5 / 2**5)
+
+
 def test_what_floating_point_adds_is_no_difference_and_breaks_no_tie():
     one = [(90.1 + 90.3) / 2 + step for step in range(6)]
     other = [(90.2 + 90.2) / 2 + step for step in range(6)]

@@ -22,7 +22,13 @@ def test_table_has_mean_deviation_and_cost(tmp_path):
     row = next(line for line in text.splitlines() if line.startswith('| b |'))
     cells = [cell.strip() for cell in row.strip('|').split('|')]
     assert cells[1] == '5' and cells[2] == f'{np.mean(B):.2f} ± {np.std(B, ddof=1):.2f}'
+    assert cells[-4] == f'{np.mean(B) + 6:.2f} ± {np.std(B, ddof=1):.2f}'  # best epoch
     assert cells[-3:] == ['1.50', '1,000', '2.00 M']
+
+
+def test_the_cost_is_a_mean_of_ratios_over_the_seeds_that_both_have():
+    frame = runs(a=A[:2], b=B[:3]).assign(train_seconds=[10.0, 30.0, 20.0, 30.0, 99.0])
+    assert summary(frame, 'a')['cost'].tolist() == [1.0, (20 / 10 + 30 / 30) / 2]
 
 
 def test_the_leader_has_a_column_of_its_own(tmp_path):
@@ -35,6 +41,8 @@ def test_the_leader_has_a_column_of_its_own(tmp_path):
 
 def test_runs_of_different_revisions_are_told(tmp_path):
     frame = runs(a=A, b=B)
+    assert 'revisions' not in table(frame, 'a', tmp_path)
+    frame.loc[0, 'revision'] = None  # outside git
     assert 'revisions' not in table(frame, 'a', tmp_path)
     frame.loc[0, 'revision'] = 'q'
     assert 'The runs are of different revisions: q, r.\n' in table(frame, 'a', tmp_path)
@@ -54,6 +62,13 @@ def test_a_grid_has_a_table_per_block(tmp_path):
     assert second.startswith('vgg_digits\n') and '| a |' not in second
     row = next(line for line in second.splitlines() if line.startswith('| b |'))
     assert row.split(' | ')[-3] == ''  # no baseline to give the cost by
+
+
+def test_methods_that_are_not_in_every_block_are_told(tmp_path):
+    both = [runs('resnet8_digits', a=A, b=B), runs('vgg_digits', a=A, b=B)]
+    assert 'not ranked' not in table(pd.concat(both), 'a', tmp_path)
+    text = table(pd.concat([*both, runs('vgg_digits', c=A, d=B)]), 'a', tmp_path)
+    assert 'Not in every block, so not ranked: c, d.\n' in text
 
 
 def test_the_settings_that_were_tried_are_told(tmp_path):
@@ -95,7 +110,9 @@ def test_calibration_has_a_table_where_it_was_measured(tmp_path):
     assert row[header.index('NLL mean of students')] == (
         f'{np.mean(A) / 100:.3f} ± {np.std(A, ddof=1) / 100:.3f}'
     )
+    assert row[header.index('ECE mean of students')] == '3.00 ± 0.00'
     assert row[header.index('disagreement')] == '5.00 ± 0.00'
+    assert row[-1].startswith('0.125 ± 0.000')  # KL
     assert 'negative log-likelihood in nats' in text
 
 

@@ -84,6 +84,17 @@ def test_zeroed_gates_are_a_half_each():
     assert torch.allclose(attention(X), 0.25 * X, rtol=1e-15)
 
 
+def test_the_spatial_gates_statistics_move_by_a_hundredth_a_step():
+    """As in CBAM's own code; a tenth is usual."""
+    torch.manual_seed(0)
+    attention = DualAttentionConnector(32, order=('spatial',)).double()
+    attention(X)
+    conv, bn = (getattr(gate_of(attention, SpatialGate).conv, name) for name in ('conv', 'bn'))
+    pooled = torch.stack([X.max(dim=1).values, X.mean(dim=1)], dim=1)
+    mean = nn.functional.conv2d(pooled, conv.weight, padding=3).mean()
+    torch.testing.assert_close(bn.running_mean, 0.01 * mean[None])
+
+
 def test_init_cfg_reaches_the_gates():
     layers = ['Conv2d', 'Linear']
     init_cfg = dict(type='Constant', layer=layers, val=0.25, bias=0.5)

@@ -1,6 +1,7 @@
 """What holds for every registered method, so that a new one cannot be forgotten."""
 
 import functools
+import inspect
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
+from reference import W40
 
 from mfef_mmrazor.engine.hooks.distiller_update_hook import announce_updates
 from mfef_mmrazor.models import MutualKLDivergence, OnlineDistiller
+from mfef_mmrazor.models.distillers.online_distiller import Progress
 
 CONFIGS = Path(__file__).parents[3] / 'configs'
 METHODS = sorted(
@@ -40,9 +43,10 @@ def config_of(method):
     return found[0]
 
 
-def model_of(method):
+def model_of(method, **options):
     torch.manual_seed(0)
     cfg = Config.fromfile(config_of(method))
+    cfg.model.distiller.update(options)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return MODELS.build(cfg.model)
 
@@ -136,6 +140,53 @@ def test_no_target_carries_a_gradient(method, epoch):
             (gradient,) = torch.autograd.grad(output, teacher, retain_graph=True, allow_unused=True)
             carried |= gradient is not None and bool((gradient != 0).any())
     assert carried == (method in TEACHES_WITH_GRADIENT)
+
+
+@pytest.mark.parametrize(
+    'method',
+    # the terms of a method that is written in a config are said there
+    [name for name in METHODS if name not in ('IndependentDistiller', 'ConfigurableOnlineDistiller')
+     and 'ramp_up_iters' in inspect.signature(MODELS.get(name)).parameters],
+)  # fmt: skip
+def test_a_ramp_up_in_iterations_weighs_a_term_wholly_or_not_at_all(method):
+    losses = []
+    for iteration in (5, 10):
+        model = model_of(method, ramp_up_iters=10)
+        model.distiller.progress = Progress(epoch=0, iteration=iteration)
+        losses.append(model.loss(*batch()))
+    before, after = losses
+    weighed = [name for name in after if before[name] != after[name]]
+    assert weighed and all(name.startswith('distill.loss_') for name in weighed)
+    for name in weighed:
+        assert before[name].item() == pytest.approx(W40 * after[name].item(), rel=1e-5)
+
+
+def tensors_in(values):
+    """All tensors in lists of lists."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from tensors_in(value)
+
+
+@every_method
+def test_under_autocast_losses_get_and_predictors_give_full_precision(method, epoch):
+    epoch(1)
+    model, seen = model_of(method), []
+
+    def keep(module, args, kwargs):
+        seen.extend(tensors_in([*args, *kwargs.values()]))
+
+    for name, module in model.distiller.named_modules():
+        if name.rpartition('.')[2].startswith('loss_'):
+            module.register_forward_pre_hook(keep, with_kwargs=True)
+    with torch.autocast('cpu', torch.bfloat16):
+        model.loss(*batch())
+        predicted = model.eval().predict_logits(*batch())
+    assert seen or method == 'IndependentDistiller'
+    assert {x.dtype for x in seen if x.is_floating_point()} <= {torch.float32}
+    assert {x.dtype for x in predicted.values()} == {torch.float32}
 
 
 @every_method

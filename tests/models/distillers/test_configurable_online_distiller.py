@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmrazor.registry import MODELS
 from torch import nn
 from torch.nn import functional as F
 
@@ -70,6 +71,31 @@ def test_one_entry_is_all_ordered_pairs():
     expected = DMLDistiller().compute_distill_losses(recorded, LABELS)
     found = pairs.compute_distill_losses(recorded, LABELS)
     assert found['loss_mutual'].item() == pytest.approx(expected['loss_mutual'].item(), rel=1e-6)
+
+
+@MODELS.register_module()
+class FromTheMean(nn.Module):
+    """A loss that detaches nothing by itself."""
+
+    def forward(self, preds_S, preds_T):
+        return (preds_S - torch.stack(preds_T).mean(dim=0)).square().sum()
+
+
+@pytest.mark.parametrize('detach', [True, False])
+def test_a_list_of_sources_is_a_constant_if_asked_for(detach):
+    everyone = dict(recorder='logits', student='all', detach=detach)
+    distiller = ConfigurableOnlineDistiller(
+        distill_losses=dict(loss_mean=dict(type='FromTheMean')),
+        loss_forward_mappings=dict(
+            loss_mean=dict(preds_S=dict(recorder='logits', student=0), preds_T=everyone)
+        ),
+    )
+    recorded = records(2)
+    distiller.compute_distill_losses(recorded, LABELS)['loss_mean'].backward()
+    a, b = recorded['logits']
+    difference = a.detach() - (a.detach() + b.detach()) / 2
+    assert torch.allclose(a.grad, difference * (2 if detach else 1))
+    assert b.grad is None if detach else torch.allclose(b.grad, -difference)
 
 
 @pytest.mark.parametrize('letter', ['i', 'j'])
@@ -158,6 +184,12 @@ def test_a_connector_runs_once_a_step():
     assert norm.num_batches_tracked == 1
     configured.compute_distill_losses(records(2), LABELS)
     assert norm.num_batches_tracked == 2
+
+
+def test_under_autocast_what_connectors_give_is_of_full_precision():
+    configured, recorded = ConfigurableOnlineDistiller(**ffl_config(2)), records(2)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert configured.fused_logits(recorded).dtype is torch.float32
 
 
 @pytest.mark.parametrize('detach', [False, True])

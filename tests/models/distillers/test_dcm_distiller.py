@@ -112,6 +112,7 @@ def test_students_of_different_families():
     [
         (dict(in_channels=64), 'in_channels=64, expected the channels of 2 stages'),
         (dict(in_channels=[16, 32, 64]), r'in_channels=\[16, 32, 64\], .* of 2 stages'),
+        (dict(in_channels=[16.0, 32]), r'in_channels=\[16.0, 32\], .* of 2 stages'),
         (dict(in_channels=[[16, 32]]), 'for each of the 2 students'),
         (dict(tau=0), 'tau=0, but a temperature must be positive'),
     ],

@@ -79,8 +79,9 @@ def test_the_ensemble_ends_when_it_weighs_less_than_a_hundredth(epoch):
         assert distiller.ensemble_weight() == pytest.approx(expected)
 
 
-def test_teachers_start_from_other_weights_and_come_nearer_at_one_pace():
-    model = dkel(momentum=0.25)
+@pytest.mark.parametrize('options, momentum', [(dict(momentum=0.25), 0.25), (dict(), 0.001)])
+def test_teachers_start_from_other_weights_and_come_nearer_at_one_pace(options, momentum):
+    model = dkel(**options)
     pairs = list(zip(model.students, model.distiller.mean_teachers, strict=True))
     expected = [copy.deepcopy(dict(t.module.named_parameters())) for _, t in pairs]
     for (student, _), start in zip(pairs, expected, strict=True):
@@ -91,7 +92,7 @@ def test_teachers_start_from_other_weights_and_come_nearer_at_one_pace():
         steps(model, 1, seed=i)
         for (student, teacher), weights in zip(pairs, expected, strict=True):
             for name, weight in student.named_parameters():
-                weights[name] = 0.75 * weights[name] + 0.25 * weight.detach()
+                weights[name] = torch.lerp(weights[name], weight.detach(), momentum)
                 found = teacher.module.get_parameter(name)
                 torch.testing.assert_close(found, weights[name].detach(), rtol=0, atol=1e-12)
                 assert not found.requires_grad
@@ -111,6 +112,16 @@ def test_a_pretrained_backbone_decouples_nothing_and_the_log_says_so(tmp_path, l
     assert len(warnings) == 2  # one a student
     for i, warning in enumerate(warnings):
         assert f'student{i} starts from 9 of its weights' in warning and 'head.fc' not in warning
+
+
+def test_weights_that_start_at_zero_in_every_network_are_not_named(log):
+    class Zeros(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.zeros(2, 2))
+
+    OnlineDistill([Zeros() for _ in range(2)], DKELDistiller(4, 5, num_students=2))
+    assert not any('starts from' in line for line in log)
 
 
 def test_the_students_start_as_they_do_in_any_method():

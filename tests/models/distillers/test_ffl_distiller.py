@@ -22,12 +22,14 @@ def classify_fused(distiller, maps):
     )
 
 
+@pytest.mark.parametrize('options', [dict(), dict(detach_features=True)])
 @pytest.mark.parametrize('students', [2, 3, 4])
-def test_the_fused_classifier_and_the_students_teach_each_other(students, epoch):
+def test_the_fused_classifier_and_the_students_teach_each_other(students, options, epoch):
     epoch(40)
-    distiller, caught = ffl(students), records(students)
+    distiller, caught = ffl(students, **options), records(students)
     losses = distiller.compute_distill_losses(caught, LABELS)
-    z, fused = caught['logits'], classify_fused(distiller, caught['feature'])
+    maps = [x.detach() for x in caught['feature']] if options else caught['feature']
+    z, fused = caught['logits'], classify_fused(distiller, maps)
     expected = dict(
         loss_fused=cross_entropy(fused),
         loss_ensemble=W40 * kd(sum(z) / students, fused, 3.0),

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from reference import (
@@ -153,6 +155,17 @@ def test_common_students_leader_fusion_and_decoders_learn_what_they_should(commo
     losses = distiller.compute_distill_losses(caught, LABELS)
     assert_same(losses, expected, distiller, caught)
     torch.testing.assert_close(distiller.fused_logits(caught), fused, rtol=0, atol=1e-10)
+
+
+def test_what_a_decoder_teaches_is_constant_and_changes_nothing_in_it():
+    decoder = ffsd().decoders[0]
+    decoder[1][1].eval()  # a batch norm that is frozen stays so
+    before = copy.deepcopy(decoder.state_dict())
+    maps = decoder.teach(torch.randn(5, 16, 4, 4, dtype=torch.float64, requires_grad=True))
+    assert [tuple(x.shape) for x in maps] == [(5, 4, 16, 16), (5, 8, 8, 8)]
+    assert not any(x.requires_grad for x in maps)
+    assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())
+    assert [name for name, x in decoder.named_modules() if not x.training] == ['1.1']
 
 
 def test_by_default_the_weights_are_the_originals(epoch):

@@ -3,7 +3,11 @@ import torch
 from mmengine.runner.checkpoint import load_state_dict
 
 from mfef_mmrazor.models import OnlineDistill
-from mfef_mmrazor.models.distillers.fused_classifier import FusedClassifier, MapAdapters
+from mfef_mmrazor.models.distillers.fused_classifier import (
+    FusedClassifier,
+    MapAdapters,
+    classify,
+)
 
 STUDENT = dict(
     type='mmpretrain.ImageClassifier',
@@ -51,3 +55,23 @@ def test_the_smallest_map_and_the_fewest_channels_win():
     assert [tuple(x.shape) for x in out] == [(2, 4, 3, 4)] * 3
     pooled = maps[1].unflatten(3, (4, 2)).mean(dim=4)
     torch.testing.assert_close(out[1], pooled)
+
+
+def test_sizes_that_are_brought_together_are_told_of_once(log):
+    adapters = MapAdapters([4, 4])
+    for side in (3, 3, 6):
+        adapters([torch.rand(2, 4, 6, 6), torch.rand(2, 4, side, side)])
+    assert sum('average-pooled to (3, 3)' in line for line in log) == 1
+
+
+def test_a_map_in_channels_last_gets_its_gradient_so_and_needs_none():
+    head, seen = FusedClassifier(4, num_maps=2, num_classes=3).head, []
+    plain = torch.rand(2, 4, 3, 3)
+    x = plain.to(memory_format=torch.channels_last).requires_grad_()
+    logits = classify(head, x)
+    x.register_hook(seen.append)
+    logits.sum().backward()
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(seen[0], head.fc.weight.sum(dim=0)[None, :, None, None] / 9)
+    with torch.no_grad():
+        assert torch.allclose(classify(head, x.detach()), classify(head, plain))

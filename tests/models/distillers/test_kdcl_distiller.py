@@ -64,6 +64,13 @@ def test_general_is_the_mixture_that_is_best_on_held_out_data(students):
     assert_same(losses, expected, distiller, caught)
 
 
+def test_the_weights_of_general_are_as_precise_as_the_logits():
+    z, y = held_out(2)
+    distiller = KDCLDistiller('general')
+    distiller.learn_held_out([x.float() for x in z], y)
+    assert distiller.weights.dtype is torch.float32
+
+
 def test_general_without_held_out_data():
     with pytest.raises(ValueError, match='no weights: .* held-out training images, by .*HeldOut'):
         KDCLDistiller('general').compute_distill_losses(records(2), LABELS)

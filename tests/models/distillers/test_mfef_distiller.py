@@ -467,6 +467,17 @@ def test_maps_of_other_channels_and_sizes_are_adapted_and_the_log_says_so(
     assert 'average-pooled to (3, 3)' in log[1] and len(log) == 2
 
 
+def test_maps_that_are_recorded_in_half_precision_are_compared_in_full():
+    distiller, seen = mfef(loss_map=dict()).float(), []
+    caught = records()
+    half = [x.detach().bfloat16() for x in caught['feature']]
+    caught = dict(logits=[x.detach().float() for x in caught['logits']], feature=half)
+    distiller.loss_map.register_forward_pre_hook(lambda module, maps: seen.extend(maps))
+    with torch.autocast('cpu', torch.bfloat16):
+        distiller.compute_distill_losses(caught, LABELS)
+    assert [x.dtype for x in seen] == [torch.float32] * 4
+
+
 def test_the_fused_loss_takes_soft_labels():
     distiller = mfef(head=dict(loss=dict(type='CrossEntropyLoss', use_soft=True)))
     hard = mfef().compute_distill_losses(records(), LABELS)['loss_fused']

@@ -3,6 +3,7 @@ import torch
 from reference import LABELS, W40, assert_same, gradients, kd_with_gradient, records
 from torch import nn
 
+from mfef_mmrazor.functional import attended_logits
 from mfef_mmrazor.models import OKDDipDistiller
 
 
@@ -82,7 +83,13 @@ def test_under_autocast_the_targets_are_of_full_precision():
     with torch.autocast('cpu', torch.bfloat16):
         losses = distiller.compute_distill_losses(caught, LABELS)
         targets = distiller.peer_targets(caught)
+        pooled = [x.mean(dim=(2, 3)) for x in caught['feature'][1:]]
+        queries = [distiller.query(f).float() for f in pooled]
+        keys = [distiller.key(f).float() for f in pooled]
     assert {x.dtype for x in [*targets, *losses.values()]} == {torch.float32}
+    # not of that type alone: but for the two layers, nothing is rounded to half precision
+    expected = attended_logits(queries, keys, caught['logits'][1:])
+    torch.testing.assert_close(targets, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

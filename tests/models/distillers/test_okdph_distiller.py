@@ -110,6 +110,34 @@ def test_every_three_steps_students_move_towards_their_mean(averaging):
             torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
 
 
+def test_by_default_weights_temperature_and_averaging_are_the_papers():
+    paper = dict(label_weight=0.8, transfer_weight=0.8, tau=4.0, averaging=0.5, interval=5)
+    usual, written = okdph(), okdph(**paper, hybrid_gradient=True)
+    for model in (usual, written):
+        steps(model, sgd(model), 5)
+    for own, expected in zip(weights_of(usual), weights_of(written), strict=True):
+        assert all(torch.equal(own[name], expected[name]) for name in own)
+
+
+class StandsStill(torch.optim.SGD):
+    """As torch's fused optimizers, which are asked for a step that overflows as well."""
+
+    def step(self, closure=None):
+        pass
+
+
+def test_steps_that_change_nothing_and_those_after_the_distillation_do_not_count():
+    model, counted = okdph(), []
+    optimizer = StandsStill(model.parameters(), lr=0.1)
+    announce_updates(model, optimizer)
+    for overflows, stopped in ((1, False), (0, False), (0, True)):
+        optimizer.found_inf = torch.tensor(overflows)  # as a loss scaler tells a fused optimizer
+        model.distillation_stopped = stopped
+        optimizer.step()
+        counted.append(model.distiller.steps.item())
+    assert counted == [0, 1, 1]
+
+
 def test_a_resumed_run_averages_when_it_would_have_without_the_stop():
     whole, first = okdph(interval=3), okdph(interval=3)
     steps(whole, sgd(whole), 4)

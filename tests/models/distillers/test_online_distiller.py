@@ -9,6 +9,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mfef_mmrazor.models import OnlineDistill, OnlineDistiller
+from mfef_mmrazor.models.distillers.online_distiller import Progress, full_precision
 
 STUDENT = dict(
     type='mmpretrain.ImageClassifier',
@@ -59,6 +60,13 @@ def test_ramp_up_follows_the_epoch_of_the_runner(epoch):
     assert Keeper().ramp_up() == 1.0
 
 
+@pytest.mark.parametrize('length, weight', [(0, 1.0), (10, 0.2865048)])  # 0: none at all
+def test_a_ramp_up_in_iterations_takes_the_place_of_one_in_epochs(length, weight):
+    distiller = Keeper(ramp_up_epochs=80, ramp_up_iters=length)
+    distiller.progress = Progress(epoch=0, iteration=5)
+    assert distiller.ramp_up() == pytest.approx(weight, abs=5e-8)
+
+
 def test_default_records_are_each_students_logits_and_last_map():
     stages = dict(type='CifarResNet', depth=8, out_indices=(0, 1, 2))
     model = algorithm(dict(STUDENT, backbone=stages))
@@ -72,6 +80,16 @@ def test_default_records_are_each_students_logits_and_last_map():
         assert torch.equal(seen['logits'][i], student(inputs, mode='tensor'))
     assert not torch.equal(*seen['logits'])
     assert all(x.requires_grad for records in seen.values() for x in records)
+
+
+def test_of_several_outputs_the_last_one_is_recorded():
+    stages = dict(type='CifarResNet', depth=8, out_indices=(0, 1, 2))
+    whole = dict(whole=dict(type='ModuleOutputs', source='backbone'))
+    model = algorithm(dict(STUDENT, backbone=stages), recorders=whole)
+    model.loss(*batch())
+    seen = model.distiller.seen
+    assert [x.shape[1] for x in seen['whole']] == [64, 64]
+    assert all(torch.equal(*pair) for pair in zip(seen['whole'], seen['feature'], strict=True))
 
 
 def test_other_recorders_join_or_replace_the_default_ones():
@@ -125,12 +143,27 @@ def test_after_a_step_nothing_keeps_its_graph_alive():
     assert feature() is None
 
 
+def test_half_precision_of_both_kinds_becomes_full_and_all_else_stays():
+    kinds = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+    found = [full_precision(torch.ones(1, dtype=kind)).dtype for kind in kinds]
+    assert found == [torch.float32] * 3 + [torch.float64]
+
+
 def test_records_under_autocast_are_float32():
     model = algorithm(recorders=BN1)
     with torch.autocast('cpu', torch.bfloat16):
         assert model.students[0](batch()[0], mode='tensor').dtype is torch.bfloat16
         model.loss(*batch())
     assert {x.dtype for xs in model.distiller.seen.values() for x in xs} == {torch.float32}
+
+
+def test_a_method_may_keep_its_maps_but_not_its_logits_in_half_precision():
+    model = algorithm(recorders=dict(pooled=dict(type='ModuleInputs', source='head.fc')))
+    model.distiller.half_precision_maps = True
+    with torch.autocast('cpu', torch.bfloat16):
+        model.loss(*batch())
+    seen = {name: {x.dtype for x in xs} for name, xs in model.distiller.seen.items()}
+    assert seen == dict(feature={torch.bfloat16}, logits={torch.float32}, pooled={torch.float32})
 
 
 def test_double_precision_stays():
@@ -143,6 +176,8 @@ def test_double_precision_stays():
 def test_a_ramp_up_of_negative_length():
     with pytest.raises(ValueError, match='length is -1 epochs'):
         Keeper(ramp_up_epochs=-1)
+    with pytest.raises(ValueError, match='ramp_up_iters=-1, expected a whole number, 0 or more'):
+        Keeper(ramp_up_iters=-1)
 
 
 def test_recorders_for_another_number_of_students():

@@ -118,6 +118,21 @@ def test_mean_teachers_are_the_mean_of_all_weights_and_then_a_moving_average():
         assert not torch.allclose(teacher.module.head.weight, history[-1][student]['head.weight'])
 
 
+def test_by_default_the_average_moves_by_a_thousandth_a_step_in_the_end():
+    model = pcl()
+    steps(model, 1)
+    teachers = model.distiller.mean_teachers
+    for teacher in teachers:
+        teacher.steps.fill_(2000)
+    before = copy.deepcopy(teachers)
+    model.distiller.after_update(model.students)
+    for teacher, old, weights in zip(teachers, before, weights_of(model), strict=True):
+        for name, new in weights.items():
+            assert not torch.equal(old.module.get_parameter(name), new)
+            expected = torch.lerp(old.module.get_parameter(name), new, 0.001)
+            torch.testing.assert_close(teacher.module.get_parameter(name), expected)
+
+
 @pytest.mark.parametrize('kind', ['foreach', 'fused'])
 def test_accumulated_gradients_and_losses_without_them_move_the_mean_teachers_once(kind):
     model, once = pcl(), pcl()

@@ -7,6 +7,7 @@ from reference import LABELS, assert_same, kd, records
 
 from mfef_mmrazor.engine.hooks.distiller_update_hook import announce_updates
 from mfef_mmrazor.models import OnlineDistill, SwitOKDDistiller
+from mfef_mmrazor.models.distillers.online_distiller import Progress
 
 STUDENT = dict(
     type='mmpretrain.ImageClassifier',
@@ -81,6 +82,14 @@ def test_in_learning_mode_it_is_dml_and_in_expert_mode_the_student_alone_learns(
         assert sum(z.grad is not None for z in caught['logits']) == learners
 
 
+def test_the_share_that_is_logged_is_of_the_epoch_also_where_epochs_have_fractions():
+    distiller, found = SwitOKDDistiller(), []
+    for iteration, share in enumerate((1.0, 0.0, 0.0, 1.0)):  # two an epoch
+        distiller.progress = Progress(epoch=iteration / 2, iteration=iteration)
+        found.append(distiller.mean_of_epoch(share))
+    assert found == [1.0, 0.5, 0.0, 0.5]
+
+
 def test_mixed_labels():
     caught = knowing(2, 0, 2)
     scores = torch.eye(5, dtype=torch.float64)[LABELS]
@@ -104,7 +113,10 @@ def step(online, optimizer):
 @pytest.mark.parametrize('fused', [False, True])
 def test_it_stops_where_nobody_tells_of_the_optimizers_steps(fused):
     online = model()
-    optimizer = torch.optim.SGD(online.parameters(), lr=0.1, fused=fused)
+    online.students[0].backbone.requires_grad_(False)  # what stands still hides nothing
+    optimizer = torch.optim.SGD(
+        [p for p in online.parameters() if p.requires_grad], 0.1, fused=fused
+    )
     step(online, optimizer)
     with pytest.raises(ValueError, match='SwitOKDDistiller has to act .*DistillerUpdateHook'):
         step(online, optimizer)

@@ -182,6 +182,24 @@ def test_a_loss_needs_neither_a_temperature_nor_a_weight():
 
 
 @MODELS.register_module()
+class DifferenceAtTheTrueClass(nn.Module):
+    """Likewise, but for the labels."""
+
+    def forward(self, preds_S, preds_T, gt_labels):
+        return (preds_S - preds_T).abs().gather(1, gt_labels[:, None]).mean()
+
+
+def test_a_loss_that_asks_for_labels_is_weighed_by_the_method_as_well():
+    student, teacher = leaves(2)
+    cfg = dict(type='DifferenceAtTheTrueClass')
+    loss = KDCLDistiller(loss_weight=0.3, loss_transfer=cfg).loss_transfer
+    loss.labels = LABELS
+    rows = zip(student, teacher.detach(), LABELS, strict=True)
+    expected = sum((s[label] - t[label]).abs() for s, t, label in rows) / len(LABELS)
+    assert_same_gradients(loss(student, teacher), 0.3 * expected, [student, teacher])
+
+
+@MODELS.register_module()
 class OwnKL(StandardizedKLDivergence):
     """A loss that hands its arguments on."""
 

@@ -1,0 +1,26 @@
+"""What the hook keeps of a run that is stopped; real runs are in tests/apis."""
+
+from types import SimpleNamespace
+
+from mfef_mmrazor.engine import ResultsHook
+
+
+def test_all_that_was_measured_is_in_the_checkpoint_and_comes_back():
+    first, second, checkpoint = ResultsHook(), ResultsHook(), {}
+    first.history = [dict(epoch=1, student0=50.0)]
+    first.calibration = [dict(epoch=1, student0=dict(nll=1.5))]
+    first.metric, first.seconds = 'multi-label/mAP', 12.5
+    first.devices, first.revisions = ['A100, 1 thread'], ['r']
+    first.before_save_checkpoint(None, checkpoint)
+    second.revisions = ['s']
+    second.after_load_checkpoint(SimpleNamespace(_resume=True), checkpoint)
+    expected = dict(vars(first), revisions=['r', 's'])
+    assert vars(second) == expected
+
+
+def test_an_epoch_that_is_scored_again_has_one_entry():
+    hook = ResultsHook()
+    entries = [dict(epoch=1, student0=50.0), dict(epoch=2, student0=60.0)]
+    assert hook._with(entries, dict(epoch=2), dict(student0=61.0)) == [
+        entries[0], dict(epoch=2, student0=61.0)
+    ]  # fmt: skip
