@@ -24,12 +24,13 @@ CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_dig
 
 @HOOKS.register_module()
 class BreakHook(Hook):
-    """Puts a bad number somewhere at an iteration (the first is 1)."""
+    """Puts a bad number somewhere at an iteration (the first is 1), or at several."""
 
     priority = 'HIGHEST'
 
     def __init__(self, where, at, value='nan'):
-        self.where, self.at, self.value = where, at, float(value)
+        self.where, self.value = where, float(value)
+        self.at = [at] if isinstance(at, int) else at
 
     def before_train(self, runner):
         model, hook = runner.model, self
@@ -38,20 +39,20 @@ class BreakHook(Hook):
 
             def loss(*args, **kwargs):
                 losses = compute(*args, **kwargs)
-                if runner.iter + 1 == hook.at:
+                if runner.iter + 1 in hook.at:
                     losses[hook.where] = losses[hook.where] * hook.value
                 return losses
 
             model.loss = loss
         if self.where == 'gradient':
             weight = model.peers[0].head.fc.weight
-            weight.register_hook(lambda g: g * hook.value if runner.iter + 1 == hook.at else g)
+            weight.register_hook(lambda g: g * hook.value if runner.iter + 1 in hook.at else g)
         if self.where == 'start':
             with torch.no_grad():
                 model.peers[0].head.fc.weight[0, 0] = self.value
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter + 1 != self.at:
+        if runner.iter + 1 not in self.at:
             return
         if self.where == 'pixel':
             inputs = data_batch['inputs']
@@ -139,6 +140,19 @@ def test_a_step_that_is_left_out_leaves_no_trace(where, tmp_path):
     assert momentum and all(s['momentum_buffer'].isfinite().all() for s in momentum)
     with pytest.raises(ValueError, match='skip_nonfinite=-1'):
         run(tmp_path, where=where, at=5, skip=-1)
+
+
+def test_one_step_more_than_may_be_left_out_ends_the_training(tmp_path):
+    broken = dict(where='student1.loss', at=[2, 4])
+    runner = run(tmp_path / 'both', skip=2, **broken)
+    assert runner.message_hub.get_info('skipped_nonfinite') == 2
+    with pytest.raises(NonFiniteError, match='student1.loss is nan at iteration 4'):
+        run(tmp_path / 'one', skip=1, **broken)
+
+
+def test_weights_that_a_step_has_broken_cannot_be_left_out(tmp_path):
+    with pytest.raises(NonFiniteError, match='the weights is .* at iteration 5'):
+        run(tmp_path, where='lr', at=5, value='inf', skip=3)
 
 
 def test_what_was_accumulated_with_a_step_that_is_left_out_goes_as_well(tmp_path):

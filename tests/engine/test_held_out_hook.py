@@ -86,6 +86,17 @@ def test_weights_are_found_on_the_held_out_images_by_the_students_in_evaluation(
     np.testing.assert_allclose(finished.model.distiller.weights, expected, rtol=1e-3)
 
 
+def test_what_an_epoch_had_found_when_it_was_stopped_serves_for_the_rest_of_it_alone(finished):
+    hook, distiller = hook_of(finished), finished.model.distiller
+    hook.before_train_epoch(finished)
+    found, kept = distiller.weights, torch.tensor([0.25, 0.75])
+    hook.kept = kept
+    hook.before_train_epoch(finished)
+    assert distiller.weights is kept
+    hook.before_train_epoch(finished)
+    assert torch.equal(distiller.weights, found)
+
+
 def test_looking_at_held_out_images_changes_nothing_else(tmp_path):
     """Without the transfer, a run with the hook is one without."""
     off = dict(model__distiller__loss_weight=0.0)
@@ -97,6 +108,20 @@ def test_looking_at_held_out_images_changes_nothing_else(tmp_path):
     ]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_in_a_training_by_iterations_it_looks_once_before_every_epoch(tmp_path, monkeypatch):
+    by_iterations = dict(by_epoch=False, max_iters=11, val_interval=99, _delete_=True)
+    run, looked = runner(tmp_path, train_cfg=by_iterations), []
+    learn = run.model.distiller.learn_held_out
+
+    def note(logits, labels):
+        looked.append(run.iter)
+        learn(logits, labels)
+
+    monkeypatch.setattr(run.model.distiller, 'learn_held_out', note)
+    run.train()
+    assert looked == [0, 5, 10]  # 36 images in batches of 8
 
 
 def test_nothing_held_out(tmp_path):
