@@ -81,6 +81,7 @@ def run(work_dir, *, skip=0, wrapper=None, **broken):
             'train_cfg.max_epochs': 2,
         },
     )
+    cfg.experiment_name = work_dir.name  # else runs of one second share a log and its numbers
     cfg.optim_wrapper.update(wrapper or {})
     left_out = ('mmrazor.ResultsHook', 'mmrazor.FiniteHook')
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type not in left_out]
