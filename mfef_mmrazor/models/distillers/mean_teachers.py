@@ -89,11 +89,12 @@ class MeanTeacherDistiller(OnlineDistiller):
     @torch.no_grad()
     def teacher_logits(self, images: Sequence[Tensor]) -> list[Tensor]:
         """Logits (B, K) of every mean teacher, each on its own student's view."""
-        pairs = zip(self.mean_teachers, images, strict=True)
-        return [
-            full_precision(combined_logits(teacher.module.head, teacher(view, mode='tensor')))
-            for teacher, view in pairs
-        ]
+        found = []
+        for teacher, view in zip(self.mean_teachers, images, strict=True):
+            outputs = teacher(view, mode='tensor')
+            head = getattr(teacher.module, 'head', None)
+            found.append(full_precision(combined_logits(head, outputs)))
+        return found
 
     def fused_logits(self, records: Records) -> Tensor:
         """Logits of the classifier on all students' features, (B, K)."""

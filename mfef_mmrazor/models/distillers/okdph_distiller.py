@@ -169,7 +169,7 @@ class OKDPHDistiller(OnlineDistiller):
         call = dict(data_samples=None, mode='tensor')
         network = self.students[0]
         outputs = functional_call(network, self.mean_weights(), (images,), call)
-        return full_precision(combined_logits(network.head, outputs))
+        return full_precision(combined_logits(getattr(network, 'head', None), outputs))
 
     def fused_logits(self, records: Records) -> Tensor:
         """Logits of the hybrid network, (B, K); it is a real one here, which can be traced."""
@@ -183,4 +183,4 @@ class OKDPHDistiller(OnlineDistiller):
             else:
                 module._buffers[name] = value
         outputs = network(records['image'][0], mode='tensor')
-        return full_precision(combined_logits(network.head, outputs))
+        return full_precision(combined_logits(getattr(network, 'head', None), outputs))
