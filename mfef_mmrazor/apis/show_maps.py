@@ -163,7 +163,7 @@ def _panels(part: nn.Module, given: Any, out: Tensor, picture: np.ndarray) -> li
         return [Panel('spatial gate', picture, out[0, 0].numpy())]
     assert isinstance(part, MultiScaleConnector)
     panels = [Panel('map before', _mean(given))]
-    sizes = [part.width, *(kept for kept, _ in part.splits)]
+    sizes = [part.width, *(kept for kept, *_ in part.splits)]
     for i, group in enumerate(out.split(sizes, dim=1)):
         panels.append(Panel(f'after: group {i + 1}\nsees {2 * i + 1} x {2 * i + 1}', _mean(group)))
     return panels

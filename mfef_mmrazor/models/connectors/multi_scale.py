@@ -61,12 +61,12 @@ class MultiScaleConnector(BaseConnector):
         self.residual = residual
         self.width = in_channels // scales
         self.convs = ModuleList()
-        self.splits: list[tuple[int, int]] = []  # (kept, passed on) of each convolved group
+        self.splits: list[list[int]] = []  # kept and, but for the last, passed on of each group
         passed = 0
         for group in range(1, scales):
             channels = self.width + passed
             passed = channels // 2 if group < scales - 1 else 0
-            self.splits.append((channels - passed, passed))
+            self.splits.append([channels - passed, passed] if passed else [channels])
             self.convs.append(conv_block(channels, channels, 3, padding=1))
 
     def forward_train(self, feature: Tensor) -> Tensor:
@@ -80,7 +80,8 @@ class MultiScaleConnector(BaseConnector):
         passed: list[Tensor] = []  # one, once a group has been convolved
         for group, conv, split in zip(groups, self.convs, self.splits, strict=True):
             found = conv(torch.cat([group, *passed], dim=1) if passed else group)
-            keep, *passed = found.split([width for width in split if width], dim=1)
+            # the last one too, though whole: a split makes the gradient contiguous, which is fast
+            keep, *passed = found.split(split, dim=1)
             kept.append(keep)
         out = torch.cat(kept, dim=1)
         return out + feature if self.residual else out

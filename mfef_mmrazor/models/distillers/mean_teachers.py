@@ -10,8 +10,13 @@ from torch import Tensor
 from ...cfg_type import Cfg
 from ..builder import build
 from ..losses.logit_losses import build_loss
-from ..recorders import combined_logits
-from .online_distiller import DEFAULT_RECORDERS, OnlineDistiller, Records, full_precision
+from .online_distiller import (
+    DEFAULT_RECORDERS,
+    OnlineDistiller,
+    Records,
+    full_precision,
+    network_logits,
+)
 from .recorded_maps import check_maps, one_per_student
 
 
@@ -89,12 +94,8 @@ class MeanTeacherDistiller(OnlineDistiller):
     @torch.no_grad()
     def teacher_logits(self, images: Sequence[Tensor]) -> list[Tensor]:
         """Logits (B, K) of every mean teacher, each on its own student's view."""
-        found = []
-        for teacher, view in zip(self.mean_teachers, images, strict=True):
-            outputs = teacher(view, mode='tensor')
-            head = getattr(teacher.module, 'head', None)
-            found.append(full_precision(combined_logits(head, outputs)))
-        return found
+        pairs = zip(self.mean_teachers, images, strict=True)
+        return [network_logits(each.module, each(view, mode='tensor')) for each, view in pairs]
 
     def fused_logits(self, records: Records) -> Tensor:
         """Logits of the classifier on all students' features, (B, K)."""

@@ -13,14 +13,13 @@ from ...cfg_type import Cfg
 from ...functional import ensemble_logits
 from ..builder import build
 from ..losses.logit_losses import build_loss
-from ..recorders import combined_logits
 from .online_distiller import (
     LOGITS_ALONE,
     OnlineDistiller,
     Records,
     check_same_architecture,
     classification_loss,
-    full_precision,
+    network_logits,
 )
 
 
@@ -169,7 +168,7 @@ class OKDPHDistiller(OnlineDistiller):
         call = dict(data_samples=None, mode='tensor')
         network = self.students[0]
         outputs = functional_call(network, self.mean_weights(), (images,), call)
-        return full_precision(combined_logits(getattr(network, 'head', None), outputs))
+        return network_logits(network, outputs)
 
     def fused_logits(self, records: Records) -> Tensor:
         """Logits of the hybrid network, (B, K); it is a real one here, which can be traced."""
@@ -182,5 +181,4 @@ class OKDPHDistiller(OnlineDistiller):
                 module._parameters[name] = nn.Parameter(value)
             else:
                 module._buffers[name] = value
-        outputs = network(records['image'][0], mode='tensor')
-        return full_precision(combined_logits(getattr(network, 'head', None), outputs))
+        return network_logits(network, network(records['image'][0], mode='tensor'))

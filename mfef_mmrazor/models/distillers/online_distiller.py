@@ -17,6 +17,7 @@ from ...cfg_type import Cfg
 from ...functional import sigmoid_ramp_up
 from ..builder import nearest
 from ..losses.logit_losses import DivergenceAdapter
+from ..recorders import combined_logits
 
 Records = dict[str, list[Tensor]]
 """What was recorded in one step: name -> one tensor per student."""
@@ -44,6 +45,11 @@ HIDDEN_STAGES = dict(
 def full_precision(x: Tensor) -> Tensor:
     """At least float32: losses are not taken in the half precision of autocast."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def network_logits(network: nn.Module, outputs: Any) -> Tensor:
+    """Logits (B, K) in full precision, of what a network gives in tensor mode."""
+    return full_precision(combined_logits(getattr(network, 'head', None), outputs))
 
 
 def is_autocast(device: torch.device) -> bool:
