@@ -330,18 +330,16 @@ def is_installed(package: str) -> bool:
 
 
 def get_installed_path(package: str) -> str:
-    """Folder of the module that a distribution (or itself) of that name installs.
+    """Folder of the module of that name, or of one that a distribution of that name installs.
 
     Raises:
         PackageNotFoundError: There is none.
     """
-    modules = [
-        module
-        for module, owners in metadata.packages_distributions().items()
-        if package in owners and not module.startswith('_')
-    ]
-    module = package if package in modules or not modules else modules[0]
-    spec = find_spec(module)
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        owners = metadata.packages_distributions()  # slow: it reads the file lists of all
+        modules = (name for name in owners if package in owners[name] and name[0] != '_')
+        spec = find_spec(next(modules, package))
     if spec is None or spec.origin is None:
         raise metadata.PackageNotFoundError(package)
     return str(Path(spec.origin).parent)

@@ -1,5 +1,8 @@
 """Processes of their own that need not import everything first: forks of one that has."""
 
+import functools
+import importlib
+import json
 import os
 import runpy
 import socket
@@ -14,6 +17,8 @@ PRELOADED = [
     'mfef_mmrazor.apis', 'sklearn.datasets', 'torchmetrics.functional.classification',
     'matplotlib.figure',
 ]  # fmt: skip
+# what mfef_mmrazor itself imports, before it looks at mmpretrain and mmrazor
+BARE = ['torch', 'torchvision', 'mmengine.runner', 'mmcv']
 
 
 def in_processes(number, function, *args):
@@ -42,21 +47,68 @@ def _call(rank, number, port, function, args):
         distributed.destroy_process_group()
 
 
-def run_script(folder, script, *args):
-    """What ``python SCRIPT ARGS`` does in a folder, with its output, as of ``subprocess.run``."""
-    multiprocessing.set_forkserver_preload(PRELOADED)
-    command = [str(part) for part in (script, *args)]
-    context = multiprocessing.get_context('forkserver')
+def run_script(folder, *command):
+    """What ``python COMMAND`` does in a folder, with its output, as of ``subprocess.run``.
+
+    A fork of a process that has imported this package; for what an import does: ``run_python``.
+    """
+    return _run(PRELOADED, folder, command)
+
+
+def run_python(folder, *command):
+    """Likewise, of a process that has imported nothing of this package, mmpretrain or mmrazor."""
+    return _run(BARE, folder, command)
+
+
+def _run(preloaded, folder, command):
+    command = [str(part) for part in command]
+    server = _server(*preloaded)
     with tempfile.NamedTemporaryFile('r') as out, tempfile.NamedTemporaryFile('r') as err:
-        process = context.Process(target=_run_script, args=(folder, out.name, err.name, command))
+        asked = str(folder), out.name, err.name, dict(os.environ), command
+        print(json.dumps(asked), file=server.stdin, flush=True)
+        exit_code = int(server.stdout.readline())
+        return subprocess.CompletedProcess(command, exit_code, out.read(), err.read())
+
+
+@functools.cache
+def _server(*preloaded):
+    """It ends when its input does, with this process."""
+    return subprocess.Popen(
+        [sys.executable, __file__, *preloaded],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def _serve(preloaded):
+    for name in preloaded:
+        importlib.import_module(name)
+    for line in sys.stdin:
+        context = multiprocessing.get_context('fork')
+        process = context.Process(target=_run_command, args=json.loads(line))
         process.start()
         process.join()
-        return subprocess.CompletedProcess(command, process.exitcode, out.read(), err.read())
+        print(process.exitcode, flush=True)
 
 
-def _run_script(folder, out, err, command):
+def _run_command(folder, out, err, environment, command):
     for number, path in enumerate((out, err), start=1):
         os.dup2(os.open(path, os.O_WRONLY), number)
     os.chdir(folder)
-    sys.argv = command
-    runpy.run_path(command[0], run_name='__main__')
+    os.environ.clear()
+    os.environ.update(environment)
+    if command[0] in ('-c', '-m'):
+        option, what, *args = command
+        sys.path[0] = folder
+        sys.argv = [option, *args]
+        if option == '-m':
+            runpy.run_module(what, run_name='__main__', alter_sys=True)
+        else:
+            exec(what, dict(__name__='__main__'))
+    else:
+        sys.path[0] = os.path.dirname(command[0])
+        sys.argv = command
+        runpy.run_path(command[0], run_name='__main__')
+
+
+if __name__ == '__main__':
+    _serve(sys.argv[1:])

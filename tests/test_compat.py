@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.utils import digit_version
-from processes import in_processes
+from processes import in_processes, run_python
 
 from mfef_mmrazor import compat, doctor
 from mfef_mmrazor.models.builder import build
@@ -28,12 +28,9 @@ needs_mmcv_of_mmrazor = pytest.mark.skipif(
 )
 
 
-def python(code, *options):
-    """Run code in a fresh process; returns its exit code, output and last line of error."""
-    done = subprocess.run(
-        [sys.executable, *options, '-c', code], capture_output=True, text=True, cwd=ROOT,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-    )  # fmt: skip
+def python(code):
+    """Run code in a process of its own; returns its exit code, output and last line of error."""
+    done = run_python(ROOT, '-c', code)
     return done.returncode, done.stdout.strip(), (done.stderr.strip().splitlines() or [''])[-1]
 
 
@@ -131,10 +128,11 @@ def test_an_mmcv_that_mmrazor_alone_refuses_is_told_as_it_is_and_that_it_is_unte
 
 
 def test_missing_packages_are_named_with_two_ways_out():
-    code, _, error = python(
-        'import sys; sys.path.append("."); from mfef_mmrazor import compat', '-I', '-S'
+    code = 'import sys; sys.path.append("."); from mfef_mmrazor import compat'
+    done = subprocess.run(
+        [sys.executable, '-I', '-S', '-c', code], capture_output=True, text=True, cwd=ROOT
     )
-    assert (code, error) == (
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
         1,
         'ImportError: torch, mmengine, mmcv, mmpretrain, mmrazor are not installed. In a fresh '
         'environment, in a clone of mfef_mmrazor: pip install ".[openmmlab]"; else '

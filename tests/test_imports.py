@@ -1,11 +1,11 @@
 """What an import brings in, and what it puts off."""
 
 import math
-import subprocess
 import sys
 
 import numpy as np
 import torch
+from processes import run_python
 
 from mfef_mmrazor.imports import Late, at_first_use
 
@@ -20,8 +20,9 @@ print([name for name in {PUT_OFF} if name in sys.modules])
 """
 
 
-def test_what_is_put_off_is_not_there_and_nothing_is_searched_for_garbage():
-    done = subprocess.run([sys.executable, '-c', CODE], capture_output=True, text=True, check=True)
+def test_what_is_put_off_is_not_there_and_nothing_is_searched_for_garbage(tmp_path):
+    done = run_python(tmp_path, '-c', CODE)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ['True', '[]']
 
 

@@ -2,13 +2,11 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import mmrazor
 import pytest
+from processes import run_python
 
 from mfef_mmrazor.mmcls_names import translate
 
@@ -21,13 +19,10 @@ UNSERVED = ('deit',)
 QUICK = ('byot',)
 
 
-def losses(names, folder, *python):
+def losses(names, folder, *torchrun):
     """One step of each of the configs."""
-    done = subprocess.run(
-        [sys.executable, *python, '-m', 'mfef_mmrazor.run', STEP, 'losses.json', *names],
-        cwd=folder, capture_output=True, text=True, timeout=900,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-    )  # fmt: skip
+    step = '-m', 'mfef_mmrazor.run', STEP, 'losses.json', *names
+    done = run_python(folder, *torchrun, *step)
     assert done.returncode == 0, done.stderr
     return json.loads((folder / 'losses.json').read_text())
 

@@ -1,96 +1,84 @@
 """mmrazor's own scripts under the launcher, in one process and in two."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import mmrazor
 import pytest
 import torch
+from processes import in_processes, run_python
+from torch import distributed
 
 from mfef_mmrazor import run
+from mfef_mmrazor.apis import load_config, train
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
 SHARED = ROOT / 'configs/ffl/ffl_resnet8-x2-shared2_1xb32-20e_digits.py'
 MMRAZOR = Path(mmrazor.__file__).parent / '.mim'
-SMALL = [
-    'train_dataloader.dataset.train_per_class=4',
-    'val_dataloader.dataset.indices=100',
-    'test_dataloader.dataset.indices=100',
-    'train_cfg.max_epochs=2',
-]
+SMALL = {
+    'train_dataloader.dataset.train_per_class': 4,
+    'val_dataloader.dataset.indices': 100,
+    'test_dataloader.dataset.indices': 100,
+    'train_cfg.max_epochs': 2,
+}
+OPTIONS = ['--cfg-options', *(f'{key}={value}' for key, value in SMALL.items())]
 
 
 def start(folder, *args, processes=1):
     """Run the launcher, under torchrun for several processes, from another folder."""
-    python = [sys.executable]
-    if processes > 1:
-        python += ['-m', 'torch.distributed.run', f'--nproc-per-node={processes}', '--standalone']
-    return subprocess.run(
-        [*python, '-m', 'mfef_mmrazor.run', *map(str, args)],
-        cwd=folder, capture_output=True, text=True, timeout=300,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-    )  # fmt: skip
+    torchrun = '-m', 'torch.distributed.run', f'--nproc-per-node={processes}', '--standalone'
+    launcher = '-m', 'mfef_mmrazor.run', *args
+    return run_python(folder, *(torchrun if processes > 1 else ()), *launcher)
 
 
 def test_mmrazors_scripts_train_and_score_our_configs(tmp_path):
     done = start(tmp_path, MMRAZOR / 'tools/train.py', CONFIG, '--local-rank=0',
-                 '--work-dir', 'run', '--cfg-options', *SMALL)  # fmt: skip
+                 '--work-dir', 'run', *OPTIONS)  # fmt: skip
     assert done.returncode == 0, done.stderr
     last = json.loads((tmp_path / 'run/results.json').read_text())['history'][-1]
 
     done = start(tmp_path, MMRAZOR / 'tools/test.py', CONFIG, 'run/epoch_2.pth',
-                 '--work-dir', 'test', '--cfg-options', *SMALL)  # fmt: skip
+                 '--work-dir', 'test', *OPTIONS)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f'fused.accuracy/top1: {last["fused"]:.4f}' in done.stdout + done.stderr
 
 
 def test_without_the_launcher_they_do_not_start(tmp_path):
-    done = subprocess.run([sys.executable, MMRAZOR / 'tools/train.py', CONFIG], cwd=tmp_path,
-                          capture_output=True, text=True)  # fmt: skip
+    done = run_python(tmp_path, MMRAZOR / 'tools/train.py', CONFIG)
     assert done.returncode == 1
     assert 'torch>=1.13' in done.stderr or 'MMCV==' in done.stderr  # the first that it refuses
+
+
+def train_in_one_of_two(config):
+    cfg = load_config(config, 'run', SMALL, launcher='pytorch')
+    cfg.custom_hooks.append(dict(type='mmrazor.StopDistillHook', stop_epoch=1))
+    runner = train(cfg)
+    model = runner.model
+    assert type(model).__name__ == 'MMDistributedDataParallel' and not model.find_unused_parameters
+    assert model.module.distillation_stopped and distributed.get_world_size() == 2
+    assert runner.iter == 2  # 40 images, 20 a process, in one batch an epoch
+    weights = torch.cat([p.detach().flatten() for p in model.parameters()])
+    both = [torch.empty_like(weights) for _ in range(2)]
+    distributed.all_gather(both, weights)
+    assert torch.equal(*both)
 
 
 @pytest.mark.parametrize(
     'config', [CONFIG, pytest.param(SHARED, marks=pytest.mark.slow)], ids=['mfef', 'shared2']
 )
-def test_two_processes_train_one_model(tmp_path, config):
+def test_two_processes_train_one_model(tmp_path, monkeypatch, config):
     """Also after StopDistillHook, with every parameter used, as DDP wants it."""
-    script = tmp_path / 'script.py'
-    script.write_text(f"""
-import torch
-from torch import distributed
-from mfef_mmrazor.apis import load_config, train
-cfg = load_config({str(config)!r}, 'run', dict(
-    option.split('=') for option in {SMALL!r}), launcher='pytorch')
-for loader, key in (('train', 'train_per_class'), ('val', 'indices'), ('test', 'indices')):
-    dataset = cfg[f'{{loader}}_dataloader'].dataset
-    dataset[key] = int(dataset[key])
-cfg.train_cfg.max_epochs = 2
-cfg.custom_hooks.append(dict(type='mmrazor.StopDistillHook', stop_epoch=1))
-runner = train(cfg)
-model = runner.model
-assert type(model).__name__ == 'MMDistributedDataParallel' and not model.find_unused_parameters
-assert model.module.distillation_stopped and distributed.get_world_size() == 2
-assert runner.iter == 2  # 40 images, 20 a process, in one batch an epoch
-weights = torch.cat([p.detach().flatten() for p in model.parameters()])
-both = [torch.empty_like(weights) for _ in range(2)]
-distributed.all_gather(both, weights)
-assert torch.equal(*both)
-""")
-    done = start(tmp_path, script, processes=2)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    in_processes(2, train_in_one_of_two, config)
     assert (tmp_path / 'run/results.json').is_file()
 
 
 @pytest.mark.slow  # as ours, above
 def test_mmrazors_train_script_in_two_processes(tmp_path):
     done = start(tmp_path, MMRAZOR / 'tools/train.py', CONFIG, '--launcher', 'pytorch',
-                 '--work-dir', 'run', '--cfg-options', *SMALL, processes=2)  # fmt: skip
+                 '--work-dir', 'run', *OPTIONS, processes=2)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert 'Epoch(train) [2][1/1]' in done.stdout + done.stderr
 

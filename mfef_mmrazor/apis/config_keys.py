@@ -5,6 +5,7 @@ of the checkpoints are gone without a word. So each dict of a config is compared
 of its ``type``, or with what mmengine itself reads at its place.
 """
 
+import functools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -205,6 +206,7 @@ def _likely(key: str, names: Iterable[str], cutoff: float = 0.8) -> list[str]:
     return exact or (get_close_matches(key, names, cutoff=cutoff) if names != ['type'] else [])
 
 
+@functools.cache
 def typos(word: str) -> set[str]:
     """A word with one letter dropped, doubled or swapped with the next.
 

@@ -1,10 +1,22 @@
 """Handwritten digits that come with scikit-learn: real images, nothing to download."""
 
+import functools
 from typing import Any
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.registry import DATASETS
+
+
+@functools.cache
+def read_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images (1797, 8, 8), uint8, their labels, and how many of the same label come before each."""
+    from sklearn.datasets import load_digits  # with pandas and SciPy: for these images alone
+
+    digits = load_digits()
+    labels = digits.target
+    rank = np.array([(labels[:i] == y).sum() for i, y in enumerate(labels)])
+    return (digits.images * (255 / 16)).astype(np.uint8), labels, rank
 
 
 @DATASETS.register_module()
@@ -44,13 +56,9 @@ class Digits(BaseDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Images and labels of the split, in the file's order."""
-        from sklearn.datasets import load_digits  # with pandas and SciPy: for these images alone
-
-        digits = load_digits()
-        images = (digits.images * (255 / 16)).astype(np.uint8)
-        rank = np.array([(digits.target[:i] == y).sum() for i, y in enumerate(digits.target)])
+        images, labels, rank = read_digits()
         chosen = (rank < self.train_per_class) == (self.split == 'train')
         return [
             dict(img=np.repeat(image[..., None], 3, axis=-1), gt_label=int(label))
-            for image, label in zip(images[chosen], digits.target[chosen], strict=True)
+            for image, label in zip(images[chosen], labels[chosen], strict=True)
         ]

@@ -1,7 +1,6 @@
 """Students of real, short runs, exported in every format and used without the algorithm."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmpretrain import ImageClassificationInferencer, get_model
 from mmpretrain.registry import TRANSFORMS
 from PIL import Image
-from processes import run_script
+from processes import run_python, run_script
 from safetensors import safe_open
 from safetensors.torch import load_model
 from sklearn.datasets import load_digits
@@ -206,10 +205,8 @@ found = ImageClassificationInferencer(config, checkpoint)(pictures)
 print([f['pred_label'] for f in found], 'mmrazor' in sys.modules)
 """
     for i, plugin in ((2, False), (0, True)):
-        done = subprocess.run(
-            [sys.executable, '-c', script, f'student{i}.py', f'student{i}.pth', *pictures[1]],
-            cwd=exported, capture_output=True, text=True,
-        )  # fmt: skip
+        files = f'student{i}.py', f'student{i}.pth', *pictures[1]
+        done = run_python(exported, '-c', script, *files)
         assert done.returncode == 0, done.stderr
         labels = [int(sample.pred_label) for sample in predicted[f'student{i}']]
         assert done.stdout.rstrip().endswith(f'{labels} {plugin}')

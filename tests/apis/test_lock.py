@@ -15,7 +15,11 @@ from mfef_mmrazor.models import CifarResNet
 
 CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
 LOCK = Path(__file__).parents[2] / 'mfef_mmrazor/apis/lock.py'
-SMALL = {'train_dataloader.dataset.train_per_class': 4, 'train_cfg.max_epochs': 1}
+SMALL = {
+    'train_dataloader.dataset.train_per_class': 4,
+    'val_dataloader.dataset.indices': 20,
+    'train_cfg.max_epochs': 1,
+}
 HOLDER = """
 import importlib.util, os, sys, time
 spec = importlib.util.spec_from_file_location('lock', {path!r})

@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 
 from mfef_mmrazor.apis import load_config
-from mfef_mmrazor.datasets import digits
+from mfef_mmrazor.datasets.digits import read_digits
 from mfef_mmrazor.engine.hooks import results_hook
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -58,14 +58,13 @@ def tiny(path: Path, work_dir: Path, by_epoch: bool = True, **options: Any) -> C
 def cheap() -> Iterator[None]:
     """Do once what every run does beside its training, and draw and format nothing."""
     with (
-        mock.patch.object(digits, 'load_digits', functools.cache(digits.load_digits)),
         mock.patch.object(results_hook, 'git_revision', functools.cache(results_hook.git_revision)),
         mock.patch.object(results_hook, 'draw_curves'),
         mock.patch('mmengine.config.config.FormatCode', lambda text, **style: (text, True)),
         mock.patch('mmengine.runner.runner.collect_env', dict),
     ):
         results_hook.git_revision()
-        digits.load_digits()
+        read_digits()
         gc.collect()
         gc.freeze()  # else each fork's collections go through all that was imported
         yield
