@@ -1,7 +1,6 @@
 """Makes mmrazor 1.0.0 run on today's torch, mmengine and setuptools.
 
-The only file that knows which versions are installed. Each function repairs one break, and does
-nothing where that break is not.
+Each function repairs one break, and does nothing where that break is not.
 """
 
 import functools
