@@ -125,11 +125,12 @@ class CheckpointBackend(LocalBackend):
 register_backend('checkpoint', CheckpointBackend, force=True)
 
 
-def newest_checkpoint(work_dir: str | Path, out_dir: str | None = None) -> Path | None:
+def newest_checkpoint(work_dir: str | Path, out_dir: str | None = None) -> Path | str | None:
     """The checkpoint that a run goes on from, None where there is no run yet.
 
     The one that ``last_checkpoint`` names, or else the newest of those in the folder; one that is
-    damaged is named in a warning, and the next one taken.
+    damaged is named in a warning, and the next one taken. One that is not a local file
+    (``s3://...``) is taken as it is named.
 
     Args:
         work_dir: Of the run.
@@ -139,9 +140,13 @@ def newest_checkpoint(work_dir: str | Path, out_dir: str | None = None) -> Path 
         DamagedCheckpointError: There are checkpoints, but none that can be read.
     """
     work_dir = Path(work_dir)
+    pointer = work_dir / POINTER
+    named = pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else ''
+    if '://' in named:
+        return named
     problems = []
     elsewhere = Path(out_dir, work_dir.absolute().name) if out_dir else work_dir
-    for path in _candidates(work_dir, elsewhere):
+    for path in _candidates(work_dir, elsewhere, named):
         try:
             check_intact(path)
         except FileNotFoundError:
@@ -162,10 +167,8 @@ def newest_checkpoint(work_dir: str | Path, out_dir: str | None = None) -> Path 
     return None
 
 
-def _candidates(work_dir: Path, elsewhere: Path) -> list[Path]:
-    """Checkpoints by where to look first: the pointer, then from the newest to the oldest."""
-    pointer = work_dir / POINTER
-    named = pointer.read_text(errors='replace').strip('\0 \n') if pointer.is_file() else ''
+def _candidates(work_dir: Path, elsewhere: Path, named: str) -> list[Path]:
+    """Checkpoints by where to look first: the named one, then from the newest to the oldest."""
     first = []
     if named:
         # as it stands, or, if the work dir was moved, under the same name here

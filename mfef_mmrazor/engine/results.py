@@ -60,12 +60,12 @@ def metric_label(metric: str) -> str:
     return 'top-1 accuracy (%)' if metric == METRIC else metric
 
 
-def accuracies(metrics: dict[str, Any], metric: str | None = None) -> dict[str, float]:
+def accuracies(metrics: dict[str, Any]) -> dict[str, float]:
     """Primary metric by predictor, from the metrics of :class:`OnlineDistillValLoop`.
 
     A model that is trained alone has one predictor; it is called ``model``.
     """
-    metric = metric or primary_metric(metrics)
+    metric = primary_metric(metrics)
     named = {
         key.removesuffix(f'.{metric}'): round(float(value), 4)  # float32 until here
         for key, value in metrics.items()

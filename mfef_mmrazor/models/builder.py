@@ -1,6 +1,5 @@
 """Builds registered modules from configs, with errors that name the way out."""
 
-import functools
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -130,7 +129,6 @@ def initialise(network: BaseModule) -> None:
         logger.setLevel(level)
 
 
-@functools.cache
 def arguments_of(factory: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
     """Names and defaults of what can be passed, and whether there may be more.
 

@@ -13,7 +13,7 @@ from mmrazor.models.losses import DISTLoss, DKDLoss, KLDivergence
 from torch import nn
 
 from ..cfg_type import Cfg
-from .builder import find
+from .builder import arguments_of, find
 from .distillers.online_distiller import OnlineDistiller
 from .losses import StandardizedKLDivergence
 from .student_facts import (
@@ -48,7 +48,7 @@ def arguments_of_distiller(
     Raises:
         ValueError: An argument is needed, and the students do not say it either.
     """
-    takes = inspect.signature(kind).parameters
+    takes, _ = arguments_of(kind)
     cfg = {'num_students': len(students), **cfg}
     told: dict[str, Any] = {}
     if 'num_classes' in takes and 'num_classes' not in cfg:
@@ -56,7 +56,7 @@ def arguments_of_distiller(
     if 'in_channels' in takes and 'in_channels' not in cfg:
         told['in_channels'] = _channels(kind, cfg, students)
     for name, value in told.items():
-        if value is None and takes[name].default is inspect.Parameter.empty:
+        if value is None and takes[name] is inspect.Parameter.empty:
             raise ValueError(
                 f'distiller: {kind.__name__} needs {name}, which the heads of the students do not '
                 f'tell here. Give it, as in dict(type={kind.__name__!r}, {name}=...)'
@@ -66,10 +66,9 @@ def arguments_of_distiller(
         found = ', '.join(f'{name}={value}' for name, value in told.items())
         _log(f'{kind.__name__}: {found}, from the heads of the students')
     cfg.update(told)
-    defaults = {name: p.default for name, p in takes.items()}
-    cfg.update(_losses_on_labels(kind, cfg, defaults, students))
+    cfg.update(_losses_on_labels(kind, cfg, takes, students))
     if all(map(is_multi_label, students)):
-        cfg.update(_losses_per_label(kind, cfg, defaults))
+        cfg.update(_losses_per_label(kind, cfg, takes))
     return cfg
 
 

@@ -107,6 +107,8 @@ def test_a_moved_folder_and_another_out_dir(tmp_path):
     for named in ('../out/new/epoch_2.pth', str(tmp_path / 'out' / 'new' / 'epoch_2.pth')):
         pointer.write_text(named)
         assert newest_checkpoint(tmp_path / 'new').samefile(tmp_path / 'out/new/epoch_2.pth')
+    pointer.write_text('s3://bucket/new/epoch_3.pth')
+    assert newest_checkpoint(tmp_path / 'new') == 's3://bucket/new/epoch_3.pth'
 
 
 def test_nothing_there_is_a_new_run_but_a_lost_checkpoint_is_not(tmp_path):

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mfef_mmrazor.apis import export, load_config, train
 from mfef_mmrazor.apis import test as score
 from mfef_mmrazor.apis.student_config import image_pipeline
+from mfef_mmrazor.engine.hooks import EpochSeedHook
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DIGITS = dict(type='Digits', pipeline=[])
@@ -64,11 +65,20 @@ def test_a_run_that_was_stopped_goes_on_exactly(finished, tmp_path, workers):
 
 
 def test_results_have_the_facts_of_the_data(finished):
-    runner, folder = finished
+    folder = finished[1]
     results = Config.fromfile(folder / 'results.json')
     assert results.train_images == 60 and results.epochs == 2
     assert results.deployed.parameters == 78_042
-    assert runner.model.data_preprocessor.seed_and_epoch == (runner.seed, 1)
+
+
+def test_crops_are_of_the_seed_and_the_epoch_while_it_trains(finished):
+    runner, _ = finished
+    preprocessor = runner.model.data_preprocessor
+    assert preprocessor.seed_and_epoch is None  # whoever trains it next says which epoch it is
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, EpochSeedHook))
+    hook.before_train_iter(runner, 0)
+    assert preprocessor.seed_and_epoch == (runner.seed, 2)
+    hook.after_train(runner)
 
 
 def test_it_is_scored_as_it_was_in_training(finished, tmp_path):

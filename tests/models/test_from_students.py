@@ -8,7 +8,7 @@ from mmpretrain.models.heads import MultiTaskHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from mfef_mmrazor.models import MutualKLDivergence, OnlineDistill
+from mfef_mmrazor.models import FFLDistiller, MutualKLDivergence, OnlineDistill
 from mfef_mmrazor.models.student_facts import number_of_classes
 
 STUDENT = dict(
@@ -105,6 +105,17 @@ def test_the_losses_of_the_students_are_taken_over_unless_the_distiller_has_its_
     online([student(loss=SMOOTH), student()])
     found = 'differ (LabelSmoothLoss, CrossEntropyLoss); its own classifiers take'
     assert any(found in line for line in log)
+
+
+def test_a_subclass_with_further_arguments_is_told_as_much():
+    class Mine(FFLDistiller):
+        def __init__(self, extra=1.0, **kwargs):
+            super().__init__(**kwargs)
+
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        mine = OnlineDistill([student(loss=SMOOTH)] * 2, dict(type=Mine)).distiller
+    assert mine.num_classes == 10
+    assert mine.fused_classifier.head.loss_module.label_smooth_val == 0.1
 
 
 def test_a_loss_per_label_weighs_as_much_in_the_fused_classifier_as_in_the_heads():

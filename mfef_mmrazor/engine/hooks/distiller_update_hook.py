@@ -18,8 +18,8 @@ class DistillerUpdateHook(Hook):
 
     SwitOKD drops the gradients of a student that is to stand still; OKDPH averages the students'
     weights. Both happen at a step of the optimizer: after the gradients of several processes have
-    become one, not at all where mixed precision skips the step, and once where gradients of several
-    batches are accumulated. Methods without such a need are left alone.
+    become one, not at all where mixed precision or ``FiniteHook`` leaves the step out, and once
+    where gradients of several batches are accumulated. Methods without such a need are left alone.
 
     Raises:
         ValueError: Gradients are accumulated, and the method decides batch by batch.
@@ -40,9 +40,11 @@ class DistillerUpdateHook(Hook):
         self.handles = announce_updates(model, runner.optim_wrapper.optimizer)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the optimizer as it was."""
+        """Leave the optimizer and the distiller as they were."""
         for handle in self.handles:
             handle.remove()
+        if self.handles:
+            unwrapped(runner.model).distiller.updates_announced = False
 
 
 def announce_updates(model: OnlineDistill, optimizer: Optimizer) -> list[RemovableHandle]:
@@ -58,12 +60,17 @@ def announce_updates(model: OnlineDistill, optimizer: Optimizer) -> list[Removab
     distiller = model.distiller
     distiller.updates_announced = True
 
+    counts = False
+
     def before(*_: Any) -> None:
-        if not (model.distillation_stopped or overflows(optimizer)):
+        nonlocal counts
+        moves = any(p.grad is not None for group in optimizer.param_groups for p in group['params'])
+        counts = moves and not (model.distillation_stopped or overflows(optimizer))
+        if counts:
             distiller.before_update(model.students)
 
     def after(*_: Any) -> None:
-        if not (model.distillation_stopped or overflows(optimizer)):
+        if counts:
             distiller.after_update(model.students)
 
     return [optimizer.register_step_pre_hook(before), optimizer.register_step_post_hook(after)]

@@ -47,6 +47,12 @@ class EpochSeedHook(Hook):
         if isinstance(preprocessor, InMemoryDataPreprocessor):
             preprocessor.seed_and_epoch = runner.seed, int(epochs_over(runner))
 
+    def after_train(self, runner: Runner) -> None:
+        """Leave the data preprocessor as it was."""
+        preprocessor = unwrapped(runner.model).data_preprocessor
+        if isinstance(preprocessor, InMemoryDataPreprocessor):
+            preprocessor.seed_and_epoch = None
+
 
 def seed_of(runner: Runner, epoch: int, step: int = 0) -> int:
     """Of this process, for a step of an epoch."""

@@ -162,8 +162,10 @@ class OnlineDistill(BaseAlgorithm):
 
     def init_weights(self) -> None:
         """Initialise by the ``init_cfg`` of the whole, if there is one."""
+        initialises = self.init_cfg and not self.is_init
         super().init_weights()
-        self._share_initial_weights()
+        if initialises:
+            self._share_initial_weights()
 
     def _share_initial_weights(self) -> None:
         if self.same_initial_weights:

@@ -176,7 +176,10 @@ class DANetConnector(BaseConnector):
         rows = feature.flatten(2)
         query, key, value = (f(feature).flatten(2) for f in (self.query, self.key, self.value))
         position = value @ (query.transpose(1, 2) @ key).softmax(dim=-1).transpose(1, 2)
-        energy = rows @ rows.transpose(1, 2)
-        channel = (energy.amax(dim=-1, keepdim=True) - energy).softmax(dim=-1) @ rows
+        with torch.autocast(feature.device.type, enabled=False):  # a sum of squares: fp16 overflows
+            wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+            energy = wide @ wide.transpose(1, 2)
+            gates = (energy.amax(dim=-1, keepdim=True) - energy).softmax(dim=-1)
+        channel = gates.to(rows.dtype) @ rows
         attended = self.position_scale * position + self.channel_scale * channel
         return feature + attended.view_as(feature) / 2

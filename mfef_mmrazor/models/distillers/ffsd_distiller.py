@@ -56,6 +56,7 @@ class MapDecoder(nn.ModuleList):
         maps = self.eval()(feature)
         for module, training in modes:  # frozen batch norm stays frozen
             module.training = training
+        torch.clear_autocast_cache()  # older torch gives weights that were cast here no gradient
         return maps
 
 

@@ -126,6 +126,13 @@ class OKDPHDistiller(OnlineDistiller):
     def set_up(self, students: Sequence[BaseModel]) -> None:
         """Remember whose weights are averaged."""
         check_same_architecture(students, type(self).__name__)
+        learns = self.hybrid_gradient and self.own_loss_weight < 1
+        if learns and any(getattr(part, 'with_cp', False) for part in students[0].modules()):
+            raise ValueError(
+                'with_cp=True in a student: what is recomputed in the backward pass has the '
+                'weights of student0, not the mean of all; set with_cp=False, or '
+                'hybrid_gradient=False'
+            )
         self.students = tuple(students)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """The base of all online distillation methods: from the students' records to named losses."""
 
-import inspect
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from ...cfg_type import Cfg
 from ...functional import sigmoid_ramp_up
-from ..builder import nearest
+from ..builder import arguments_of, nearest
 from ..losses.logit_losses import DivergenceAdapter
 from ..recorders import combined_logits
 
@@ -219,7 +218,8 @@ class OnlineDistiller(BaseDistiller):
         if not self.acts_on_updates or self.updates_announced:
             return
         # torch does not count the changes that a fused optimizer makes
-        now = [list(student.parameters())[-1].detach().clone() for student in students]
+        trained = [[p for p in student.parameters() if p.requires_grad] for student in students]
+        now = [weights[-1].detach().clone() for weights in trained if weights]
         if not all(map(torch.equal, now, self._moved_from or now)):
             raise ValueError(
                 f'{type(self).__name__} has to act when the optimizer steps: add '
@@ -327,7 +327,7 @@ class OnlineDistiller(BaseDistiller):
         if not note or (student, name) in self._notes:
             return
         self._notes.add((student, name))
-        if 'in_channels' in inspect.signature(type(self)).parameters:  # it reads maps
+        if 'in_channels' in arguments_of(type(self))[0]:  # it reads maps
             self.log(f'{name} of student{student}: {note}')
 
     def log(self, message: str) -> None:

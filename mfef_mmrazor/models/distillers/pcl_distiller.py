@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mmengine.model import BaseModel, ModuleList, MomentumAnnealingEMA
+from mmengine.model import BaseModel, ExponentialMovingAverage, ModuleList
 from mmrazor.registry import MODELS
 from torch import Tensor
 
@@ -99,9 +99,7 @@ class PCLDistiller(MeanTeacherDistiller):
     def set_up(self, students: Sequence[BaseModel]) -> None:
         """Make the mean teachers, equal to the students."""
         self.mean_teachers = ModuleList(
-            # with gamma=1 the first steps are the plain mean
-            MomentumAnnealingEMA(student, self.momentum, gamma=1)
-            for student in students
+            ExponentialMovingAverage(student, self.momentum) for student in students
         )
 
     def before_step(self, students: Sequence[BaseModel]) -> None:
@@ -109,6 +107,15 @@ class PCLDistiller(MeanTeacherDistiller):
         for teacher, student in zip(self.mean_teachers, students, strict=True):
             if not teacher.steps:
                 teacher.update_parameters(student)
+
+    def after_update(self, students: Sequence[BaseModel]) -> None:
+        """Let the mean teachers follow the students; they are plain means at first.
+
+        mmengine's ``MomentumAnnealingEMA`` does the same, but waits for the device at every weight.
+        """
+        for teacher in self.mean_teachers:
+            teacher.momentum = max(self.momentum, 1 / (1 + int(teacher.steps)))
+        super().after_update(students)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """Loss of the classifier on all features; what it and the mean teachers teach."""

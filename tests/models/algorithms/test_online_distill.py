@@ -152,6 +152,11 @@ def test_built_students_keep_their_weights_when_the_training_starts(tmp_path):
     assert equal(as_they_are.students[0], before)
     assert all(equal(each, built[0]) for each in loaded.students)
     assert equal(*same.students)
+    with torch.no_grad():
+        same.peers[0].head.fc.weight.fill_(0.5)  # as a training does
+    trained = copy.deepcopy(same.peers[0])
+    same.init_weights()
+    assert equal(same.peers[0], trained)
 
 
 def test_built_students_that_wait_for_their_initialisation_are_named(log):

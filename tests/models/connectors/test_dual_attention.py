@@ -120,6 +120,13 @@ def test_impossible_options(options, message):
         DualAttentionConnector(64, **options)
 
 
+def test_danet_in_half_precision_takes_large_maps():
+    """Of 64 pixels of 40, the sum of squares is above what float16 holds."""
+    feature = torch.full((1, 8, 8, 8), 40.0, dtype=torch.float16)
+    out = DANetConnector(8).half()(feature)
+    assert torch.equal(out, feature)
+
+
 def test_danet_is_the_identity_at_first_and_learns_to_be_more():
     attention = DANetConnector(32).double()
     out = attention(X)

@@ -223,6 +223,8 @@ def test_under_autocast_the_losses_are_of_full_precision():
     with torch.autocast('cpu', torch.bfloat16):
         losses = distiller.compute_distill_losses(caught, LABELS)
     assert {x.dtype for x in losses.values()} == {torch.float32}
+    losses['loss_decoders'].backward()  # their weights were cast for the targets first
+    assert all(p.grad is not None and p.grad.any() for p in distiller.decoders.parameters())
 
 
 @pytest.mark.parametrize(

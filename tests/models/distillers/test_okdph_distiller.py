@@ -130,12 +130,17 @@ def test_steps_that_change_nothing_and_those_after_the_distillation_do_not_count
     model, counted = okdph(), []
     optimizer = StandsStill(model.parameters(), lr=0.1)
     announce_updates(model, optimizer)
-    for overflows, stopped in ((1, False), (0, False), (0, True)):
+    for overflows, stopped, learns in (
+        (1, False, True), (0, False, False), (0, False, True), (0, True, True),
+    ):  # fmt: skip
+        optimizer.zero_grad()
+        if learns:  # without a gradient: a step that FiniteHook has left out
+            sum(model.loss(views(3), SAMPLES).values()).backward()
         optimizer.found_inf = torch.tensor(overflows)  # as a loss scaler tells a fused optimizer
         model.distillation_stopped = stopped
         optimizer.step()
         counted.append(model.distiller.steps.item())
-    assert counted == [0, 1, 1]
+    assert counted == [0, 0, 1, 1]
 
 
 def test_a_resumed_run_averages_when_it_would_have_without_the_stop():
@@ -205,6 +210,19 @@ def test_students_start_from_the_same_weights_if_asked_for():
         OnlineDistill([student, deeper], distiller)
     with pytest.raises(ValueError, match='shared_stages: OKDPHDistiller needs students'):
         OnlineDistill([student, student], distiller, shared_stages=1)
+
+
+def test_students_that_are_recomputed_in_the_backward_pass():
+    student = dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(type='CifarResNet', depth=8, with_cp=True),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=64),
+    )
+    with pytest.raises(ValueError, match='with_cp=True in a student.*hybrid_gradient=False'):
+        OnlineDistill([student, student], dict(type='OKDPHDistiller'))
+    for no_gradient in (dict(hybrid_gradient=False), dict(label_weight=1.0)):
+        OnlineDistill([student, student], dict(type='OKDPHDistiller', **no_gradient))
 
 
 def test_students_that_no_view_tells_apart_are_announced(log):

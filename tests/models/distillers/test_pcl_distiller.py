@@ -118,6 +118,20 @@ def test_mean_teachers_are_the_mean_of_all_weights_and_then_a_moving_average():
         assert not torch.allclose(teacher.module.head.weight, history[-1][student]['head.weight'])
 
 
+@pytest.mark.parametrize('frozen', [[], ['head']])
+def test_an_optimizer_that_is_not_announced_is_noticed(frozen):
+    model = pcl()
+    for student in model.students:
+        for part in frozen:
+            student.get_submodule(part).requires_grad_(False)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    sum(model.loss(views(2), SAMPLES).values()).backward()
+    model.loss(views(2), SAMPLES)  # nothing has moved yet
+    optimizer.step()
+    with pytest.raises(ValueError, match='PCLDistiller has to act when the optimizer steps'):
+        model.loss(views(2), SAMPLES)
+
+
 def test_by_default_the_average_moves_by_a_thousandth_a_step_in_the_end():
     model = pcl()
     steps(model, 1)
