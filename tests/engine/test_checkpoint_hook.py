@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.runner import Runner
+from processes import in_processes
 
 from mfef_mmrazor.apis import load_config, train
 from mfef_mmrazor.engine.checkpoint_files import CheckpointBackend, check_intact, newest_checkpoint
@@ -102,6 +103,76 @@ def test_early_stopping_goes_on_counting(tmp_path):
     assert run(tmp_path / 'straight', 9) == 3  # the first, and two that are no better
     assert run(tmp_path / 'stopped', 2) == 2
     assert run(tmp_path / 'stopped', 9, resume=True) == 3
+
+
+@pytest.mark.parametrize('unit', ['epoch', 'iter'])
+def test_the_end_of_a_training_that_stops_early_is_saved_and_stays_the_end(tmp_path, unit):
+    def run(patience, resume=False):
+        cfg = load_config(CONFIG, tmp_path, {**SMALL, 'train_cfg.max_epochs': 9})
+        cfg.train_dataloader.batch_size = 10
+        cfg.default_hooks.checkpoint = dict(
+            type='CheckpointHook', interval=5, by_epoch=unit == 'epoch'
+        )
+        if unit == 'iter':
+            cfg.train_cfg = dict(by_epoch=False, max_iters=9, val_interval=1)
+            cfg.param_scheduler = dict(type='ConstantLR', by_epoch=False)
+        no_better = dict(monitor='accuracy/top1', min_delta=100.0, patience=patience)
+        cfg.custom_hooks.append(dict(type='EarlyStoppingHook', **no_better))
+        runner = train(cfg, resume=resume)
+        return getattr(runner, unit), [path.name for path in tmp_path.glob('*.pth')]
+
+    assert run(patience=2) == (3, [f'{unit}_3.pth'])
+    saved = (tmp_path / f'{unit}_3.pth').read_bytes()
+    history = torch.load(tmp_path / f'{unit}_3.pth')['results']['history']
+    assert [entry[unit] for entry in history] == [1, 2, 3]
+    assert run(patience=2, resume=True) == (3, [f'{unit}_3.pth'])
+    assert (tmp_path / f'{unit}_3.pth').read_bytes() == saved
+    assert run(patience=3, resume=True)[0] == 4
+
+
+def test_a_checkpoint_saved_again_for_the_best_has_the_validation_once(tmp_path):
+    def run(resume=False):
+        cfg = load_config(CONFIG, tmp_path, SMALL)
+        cfg.default_hooks.checkpoint.update(save_best='auto', max_keep_ckpts=-1)
+        monitored = dict(monitor='accuracy/top1', rule='greater')
+        cfg.param_scheduler = dict(type='ReduceOnPlateauLR', patience=0, **monitored)
+        patience = dict(min_delta=100.0, patience=9)
+        cfg.custom_hooks.append(dict(type='EarlyStoppingHook', **monitored, **patience))
+        train(cfg, resume=resume)
+        return [torch.load(tmp_path / f'epoch_{epoch}.pth') for epoch in (1, 3)]
+
+    def scored(saved):
+        results = saved['results']
+        counts = saved['param_schedulers'], saved['early_stopping']
+        return counts, results['history'], results['calibration']
+
+    first, straight = run()
+    _, history, calibration = scored(first)
+    assert [entry['epoch'] for entry in history] == [1] == [entry['epoch'] for entry in calibration]
+    (tmp_path / 'last_checkpoint').write_text('epoch_1.pth')
+    _, resumed = run(resume=True)
+    assert scored(straight) == scored(resumed)
+    weights = straight['state_dict']
+    assert all(torch.equal(weights[key], resumed['state_dict'][key]) for key in weights)
+
+
+def train_for_the_best(work_dir):
+    """Train in one of several processes; keep its batch-norm statistics."""
+    options = {**SMALL, 'train_cfg.max_epochs': 1, 'default_hooks.checkpoint.save_best': 'auto'}
+    options['train_dataloader.batch_size'] = 10
+    runner = train(load_config(CONFIG, work_dir, options, launcher='pytorch'))
+    mean = runner.model.module.architecture.backbone.bn1.running_mean
+    torch.save(mean, work_dir / f'mean{runner.rank}.pt')
+
+
+def test_a_checkpoint_saved_again_for_the_best_has_the_buffers_of_each_process(tmp_path):
+    in_processes(2, train_for_the_best, tmp_path)
+    saved = torch.load(tmp_path / 'epoch_1.pth')
+    assert saved['message_hub']['runtime_info']['best_ckpt']  # it is the one saved again
+    means = [own['architecture.backbone.bn1.running_mean'] for own in saved['buffers']]
+    assert not torch.equal(*means)
+    for rank, mean in enumerate(means):
+        assert torch.equal(mean, torch.load(tmp_path / f'mean{rank}.pt'))
 
 
 def test_checkpoints_elsewhere_are_found_without_the_pointer(tmp_path):

@@ -13,6 +13,7 @@ from mmrazor.registry import HOOKS
 from torch import Tensor, nn
 
 from ..checkpoint_files import POINTER, newest_checkpoint, write_atomically
+from ..loops import OnlineDistillValLoop
 from ..same_run import check_same, identity
 from ..unwrap import averaging_hook, is_accumulating, optim_wrappers, unwrapped
 
@@ -28,7 +29,8 @@ class SafeCheckpointHook(CheckpointHook):
     ``last_checkpoint`` names the newest one relative to the work dir, which can be moved. A run
     that is resumed goes on from the newest checkpoint that is intact, every process with the
     batch-norm statistics that it had, averaged ones (``EMAHook``) included, and with the gradients
-    that it had accumulated for the next step; ``EarlyStoppingHook`` with what it had counted.
+    that it had accumulated for the next step; ``EarlyStoppingHook`` with what it had counted. Where
+    that ends a training, a checkpoint is saved, and a run that is resumed there has ended.
 
     ``tools/train.py`` takes it wherever a config has a ``CheckpointHook``. Storage other than local
     files is used as mmengine does.
@@ -51,6 +53,8 @@ class SafeCheckpointHook(CheckpointHook):
         # while a checkpoint is saved, what each process has for itself: buffers of the model and of
         # its average, and gradients
         self.of_processes: dict[str, list[Tensors]] = {}
+        self.metrics: dict[str, float] = {}  # of the last validation
+        self.saved_at = 0  # iterations that were over
         # of a run that is resumed
         self.gradients: Tensors = {}
         self.accumulation: list[dict[str, Any]] = []
@@ -62,9 +66,13 @@ class SafeCheckpointHook(CheckpointHook):
             runner._load_from = str(newest) if newest else None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Go on only as the same run; put in the buffers of this process."""
+        """Go on only as the same run; put in the buffers of this process.
+
+        A training that early stopping had ended does not go on, unless its settings would let it.
+        """
         if not runner._resume:
             return
+        self.saved_at = checkpoint['meta']['iter']
         if not self.allow_changes:
             check_same(checkpoint['meta'].get('run', {}), identity(runner))
         buffers = checkpoint.get('buffers', [])
@@ -83,6 +91,8 @@ class SafeCheckpointHook(CheckpointHook):
         for hook, counted in zip(early_stopping(runner), counts, strict=False):
             if hook.monitor == counted['monitor']:
                 vars(hook).update(counted)
+                if has_ended_training(hook):
+                    runner.train_loop.stop_training = True
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add what the run is, what each process has, and what early stopping has counted."""
@@ -108,6 +118,28 @@ class SafeCheckpointHook(CheckpointHook):
             self._warn_of_a_full_disk(runner)
         if self.save_best:  # in the folder of today: that of the saved path may be another run's
             self._set_best({key: self._here(path) for key, path in self._best().items()})
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Keep what was measured for :meth:`after_val`."""
+        self.metrics = metrics
+
+    def after_val(self, runner: Runner) -> None:
+        """Save the best when all hooks have the scores.
+
+        The newest checkpoint is saved once more then. With a part of the hooks' scores in it, a
+        resumed run would count the validation twice.
+        """
+        super().after_val_epoch(runner, self.metrics)
+
+    def after_train(self, runner: Runner) -> None:
+        """Save the end of a training that was stopped early, at whatever interval."""
+        stopped = runner.train_loop.stop_training
+        if self.save_last and stopped and self.saved_at != runner.iter:
+            step = runner.epoch if self.by_epoch else runner.iter
+            self._save_checkpoint_with_step(
+                runner, step, dict(epoch=runner.epoch, iter=runner.iter)
+            )
+        super().after_train(runner)
 
     def _put_back_gradients(self, runner: Runner) -> None:
         """Unless they would be added to others of another scale."""
@@ -174,6 +206,9 @@ class SafeCheckpointHook(CheckpointHook):
         """Save a checkpoint under a name, and let the pointer name it."""
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        self.saved_at = meta['iter']
+        if isinstance(runner.val_loop, OnlineDistillValLoop):  # it may still be scoring
+            runner.val_loop.give_back_buffers()
         if get_world_size() > 1:
             self.of_processes['buffers'] = all_gather_object(saved_buffers(unwrapped(runner.model)))
             averaging = averaging_hook(runner)
@@ -221,6 +256,13 @@ class SafeCheckpointHook(CheckpointHook):
 def early_stopping(runner: Runner) -> list[EarlyStoppingHook]:
     """The hooks that end a training which gets no better."""
     return [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+
+
+def has_ended_training(hook: EarlyStoppingHook) -> bool:
+    """Whether a hook's counts are such that it has ended the training."""
+    threshold = hook.stopping_threshold
+    reached = threshold is not None and hook.rule_map[hook.rule](hook.best_score, threshold)
+    return reached or hook.wait_count >= max(hook.patience, 1)
 
 
 def accumulation(runner: Runner) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmrazor.registry import HOOKS
 
-from ..loops import OnlineDistillValLoop
 from ..position import by_iterations, is_infinite
 from ..random_state import random_state, set_random_state
 from ..same_run import changed, identity
@@ -121,8 +120,6 @@ class SignalHook(Hook):
             averaging = averaging_hook(runner)
             if averaging:  # the average is in the place of the weights
                 averaging._swap_ema_parameters()
-            if isinstance(runner.val_loop, OnlineDistillValLoop):
-                runner.val_loop.give_back_buffers()
             self._stop(runner, dict(epoch=runner.epoch, iter=runner.iter))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
