@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from .. import compat
 from ..engine.checkpoint_files import newest_checkpoint
-from ..engine.hooks import ProgressHook
+from ..engine.hooks import ProgressHook, SignalHook
 from ..engine.predictions import check_suffix, keep_predictions, write_predictions
 from ..engine.workers import end_workers
 from .checkpoints import check_model, check_teacher
@@ -98,6 +98,8 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
             for hook in runner.hooks:
                 if isinstance(hook, ProgressHook):
                     hook.stop()
+                if isinstance(hook, SignalHook):  # which hears of no end by an exception
+                    hook.after_train(runner)
     return runner
 
 

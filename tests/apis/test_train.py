@@ -1,6 +1,7 @@
 """Real runs of the shipped digits config, shrunken, through the API and through the tools."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -284,6 +285,16 @@ def test_one_student_only_and_other_classes(tmp_path, capsys):
         with pytest.raises(SystemExit), user_errors():
             train(cfg)
         assert message in capsys.readouterr().err
+
+
+def test_after_an_error_signals_are_as_they_were(tmp_path):
+    def signals():
+        return signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.getsignal(signal.SIGTERM)
+
+    before = signals()
+    with pytest.raises(RuntimeError, match='nan|inf'):
+        train(config(tmp_path, optim_wrapper__optimizer__lr=1e30))
+    assert signals() == before
 
 
 def test_a_checkpoint_of_another_architecture_changes_nothing(finished, tmp_path, capsys):

@@ -104,6 +104,14 @@ def test_a_warm_up_that_becomes_shorter_than_an_epoch_is_left_out(tmp_path):
     assert longer == [1.0] * 4  # one epoch, a fourth of the plan: the first of the cosine
 
 
+def test_a_second_resume_after_a_warm_up_was_left_out(tmp_path):
+    schedule = [dict(WARM[0], by_epoch=True, end=1), dict(WARM[1], T_max=7)]
+    rates(tmp_path, 8, schedule)
+    straight = rates(tmp_path, 11, schedule, 'restart', resume=True)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_9.pth'))
+    assert rates(tmp_path, 11, schedule, 'restart', resume=True) == straight[4:]
+
+
 @pytest.mark.parametrize(
     'how, schedule, expected',
     [

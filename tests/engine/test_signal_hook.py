@@ -34,6 +34,7 @@ class SendHook(Hook):
 
     def __init__(self, number, moment, at):
         self.number, self.moment, self.at = number, moment, at
+        self.passes = 0  # over the validation data, at that moment
         self.saved.clear()
 
     def before_save_checkpoint(self, runner, checkpoint):
@@ -44,8 +45,10 @@ class SendHook(Hook):
             os.kill(os.getpid(), self.number)
 
     def before_val_iter(self, runner, batch_idx, data_batch=None):
-        if self.moment == 'val' and runner.epoch == self.at and batch_idx == 0:
-            os.kill(os.getpid(), self.number)
+        if runner.epoch == self.at and batch_idx == 0:
+            self.passes += 1
+            if self.moment == {1: 'val', 2: 'second val'}[self.passes]:
+                os.kill(os.getpid(), self.number)
 
 
 def config(path, work_dir, stop=None, **options):
@@ -72,9 +75,10 @@ def config(path, work_dir, stop=None, **options):
     return cfg
 
 
-def end(work_dir, epochs=2):
+def end(work_dir):
     """What a run has come to: everything but times."""
-    stored = torch.load(work_dir / f'epoch_{epochs}.pth', weights_only=True)
+    name = (work_dir / 'last_checkpoint').read_text()
+    stored = torch.load(work_dir / name, weights_only=True)
     history = stored['results']['history']
     return stored['state_dict'], stored['optimizer'], stored['param_schedulers'], history
 
@@ -120,8 +124,13 @@ def test_every_method_goes_on_from_the_very_iteration(method, tmp_path):
     train(config(path, tmp_path / 'straight', **options))
     name = stopped_and_resumed(path, tmp_path, signal.SIGTERM, 'train', 3, **options)
     assert name == 'epoch_0_iter_3.pth'
-    assert_same(end(tmp_path / 'straight', 1), end(tmp_path / 'stopped', 1))
+    assert_same(end(tmp_path / 'straight'), end(tmp_path / 'stopped'))
     assert not (tmp_path / 'stopped' / name).exists()  # the epoch's own has taken its place
+
+
+def averaging(**options):
+    hook = dict(type='mmpretrain.EMAHook', momentum=0.05, **options)
+    return dict(custom_hooks=[dict(type='mmrazor.EpochSeedHook'), hook])
 
 
 CASES = {
@@ -138,6 +147,18 @@ CASES = {
         signal.SIGTERM, 'val', 1,
         dict(custom_hooks=[dict(type='mmrazor.EpochSeedHook'), dict(type='EMAHook')]),
         'epoch_1.pth',
+    ),
+    'scoring, checkpoints by iterations': (
+        signal.SIGTERM, 'val', 1,
+        dict(default_hooks__checkpoint__by_epoch=False, default_hooks__checkpoint__interval=5),
+        'iter_5.pth',
+    ),
+    'averaged weights, not scored': (
+        signal.SIGTERM, 'val', 1, averaging(evaluate_on_ema=False, evaluate_on_origin=True),
+        'epoch_1.pth',
+    ),
+    'averaged weights, scoring the others': (
+        signal.SIGTERM, 'second val', 1, averaging(evaluate_on_origin=True), 'epoch_1_iter_6.pth'
     ),
     'accumulating': (
         signal.SIGTERM, 'train', 7, dict(optim_wrapper__accumulative_counts=2),

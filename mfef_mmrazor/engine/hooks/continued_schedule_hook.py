@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
 
@@ -102,8 +103,11 @@ class ContinuedScheduleHook(Hook):
             left, done = runner.max_iters - done, 0
             for cfg in cfgs:
                 cfg.setdefault('end', -(-left // per_epoch) if cfg.get('by_epoch', True) else left)
-        # a warm-up, say, that became shorter than an epoch
-        cfgs = [x for x in cfgs if x.get('end') is None or x['end'] > x.get('begin', 0)]
+        for cfg in cfgs:
+            # a warm-up, say, that became shorter than an epoch: it never begins. It keeps its
+            # place, since mmengine finds the states in a checkpoint by their order
+            if cfg.get('end') is not None and cfg['end'] <= cfg.get('begin', 0):
+                cfg.update(begin=INF, end=INF + 1)
         for group in runner.optim_wrapper.param_groups:
             for key in [key for key in group if key.startswith('initial_')]:
                 group[key.removeprefix('initial_')] = group[key]

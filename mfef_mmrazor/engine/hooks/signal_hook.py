@@ -47,6 +47,7 @@ class SignalHook(Hook):
         self.stopped_at: dict[str, Any] | None = None
         self.resumed_at: dict[str, Any] | None = None
         self.former: dict[signal.Signals, Any] = {}
+        self.first_pass = True  # mmpretrain's EMAHook can make a second one, with other weights
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember where in the epoch the run was stopped; it means nothing to other batches."""
@@ -112,15 +113,22 @@ class SignalHook(Hook):
         if self._told():
             self._stop(runner, dict(epoch=runner.epoch + 1, iter=runner.iter))
 
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Expect a pass with the weights, or the average, that the hooks have put in."""
+        self.first_pass = True
+
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Stop while the epoch is scored."""
-        if self._told():
+        if self.first_pass and self._told():
             averaging = averaging_hook(runner)
-            if averaging:  # the average is in the place of the weights
+            # mmpretrain's hook can be told not to put the average in the place of the weights
+            if averaging and getattr(averaging, 'evaluate_on_ema', True):
                 averaging._swap_ema_parameters()
             self._stop(runner, dict(epoch=runner.epoch, iter=runner.iter))
+        if batch_idx + 1 == len(runner.val_dataloader):
+            self.first_pass = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Put in where in the epoch the run was stopped."""
@@ -128,10 +136,12 @@ class SignalHook(Hook):
             checkpoint['mid_epoch'] = self.stopped_at
 
     def after_train(self, runner: Runner) -> None:
-        """Leave the signals as they were."""
-        let_through(True)
+        """Leave the signals as they were, once."""
+        if self.former:
+            let_through(True)
         for number, handler in self.former.items():
             signal.signal(number, handler)
+        self.former = {}
 
     def _told(self) -> bool:
         """Whether any process has received a signal; all of them stop at the same iteration."""
@@ -158,8 +168,10 @@ class SignalHook(Hook):
             else:
                 step = meta['epoch' if hook.by_epoch else 'iter']
                 path = hook.file_backend.join_path(hook.out_dir, hook.filename_tmpl.format(step))
-                # the hook may just have saved it, but not where within an epoch it is
-                if self.stopped_at or hook.last_ckpt != path:
+                # the hook may just have saved it, but not where within an epoch it is; nor that
+                # the epoch is over, where it goes by iterations and the training by epochs
+                right = hook.last_ckpt == path and hook.by_epoch != by_iterations(runner)
+                if self.stopped_at or not right:
                     hook._save_checkpoint_with_step(runner, step, dict(meta))
         runner.logger.info(
             f'stopped by {signal.Signals(self.received).name} after iteration {meta["iter"]}; '
