@@ -103,15 +103,10 @@ class ContinuedScheduleHook(Hook):
             left, done = runner.max_iters - done, 0
             for cfg in cfgs:
                 cfg.setdefault('end', -(-left // per_epoch) if cfg.get('by_epoch', True) else left)
-        for cfg in cfgs:
-            # a warm-up, say, that became shorter than an epoch: it never begins. It keeps its
-            # place, since mmengine finds the states in a checkpoint by their order
-            if cfg.get('end') is not None and cfg['end'] <= cfg.get('begin', 0):
-                cfg.update(begin=INF, end=INF + 1)
         for group in runner.optim_wrapper.param_groups:
             for key in [key for key in group if key.startswith('initial_')]:
                 group[key.removeprefix('initial_')] = group[key]
-        schedulers: Any = runner.build_param_scheduler(cfgs)
+        schedulers: Any = runner.build_param_scheduler([never_if_empty(cfg) for cfg in cfgs])
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of schedules that step before the optimizer does
             for step in range(1, done + 1):
@@ -119,6 +114,16 @@ class ContinuedScheduleHook(Hook):
                     if not scheduler.by_epoch or step % per_epoch == 0:
                         scheduler.step()
         runner.param_schedulers = schedulers
+
+
+def never_if_empty(cfg: Cfg) -> Cfg:
+    """A schedule's config; one that became empty, such as a short warm-up, never begins.
+
+    It keeps its place, since mmengine finds the states in a checkpoint by their order.
+    """
+    if cfg.get('end') is not None and cfg['end'] <= cfg.get('begin', 0):
+        return {**cfg, 'begin': INF, 'end': INF + 1}
+    return cfg
 
 
 def scaled(cfg: Cfg, factor: float) -> Cfg:
