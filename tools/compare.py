@@ -68,6 +68,8 @@ def main() -> None:
     args = parser.parse_args()
     if bool(args.report) == bool(args.configs):
         parser.error('give configs and --work-dir, or --report DIR alone')
+    if args.report and args.dry_run:
+        parser.error('--report runs nothing: leave out --dry-run')
     if args.launcher == 'local' and (args.partition or args.sbatch):
         parser.error('--partition and --sbatch go with --launcher slurm')
     if (args.untuned or args.sweep_seeds) and not (args.sweep or args.select_on):

@@ -17,6 +17,7 @@ from .comparison import (
     read_config,
     read_sweep,
     run_folder,
+    stored_config,
     write_comparison,
     write_config,
 )
@@ -149,7 +150,10 @@ def compare_all(
     _check_baseline(baseline, [entry.method for entry in everything.entries])
     for entries in everything.blocks.values():
         check_conditions(
-            {e.name: configs[e] if e in configs else stored_config(work_dir, e) for e in entries},
+            {
+                e.name: configs[e] if e in configs else stored_config(work_dir, e.name)
+                for e in entries
+            },
             allow,
         )
     for entry, cfg in configs.items():
@@ -177,11 +181,6 @@ def entries_of(stored: Comparison | None) -> list[Entry]:
     return stored.entries if stored else []
 
 
-def stored_config(work_dir: Path, entry: Entry) -> Config:
-    """The config of an entry that is in the work dir already."""
-    return Config.fromfile(config_file(work_dir, entry.name))
-
-
 def check_config(entry: Entry, cfg: Config) -> None:
     """Raise if a config cannot be trained and scored, or its data or teacher is not there."""
     check_training(cfg)
@@ -204,7 +203,7 @@ def check_unchanged(configs: Configs, work_dir: Path) -> None:
     """Raise a ``ValueError`` if the work dir's runs were made with other configs than these."""
     for entry, cfg in configs.items():
         if config_file(work_dir, entry.name).is_file():
-            stored = stored_config(work_dir, entry).to_dict()
+            stored = stored_config(work_dir, entry.name).to_dict()
             keys = [
                 (key, a, b)
                 for key, a, b in differences(stored, cfg.to_dict())

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from mmengine.config import Config
 from mmengine.fileio import dump
 
@@ -66,6 +67,33 @@ def config_file(work_dir: Path, name: str) -> Path:
     """The config that an entry's runs were made with; in work dirs of earlier versions Python."""
     earlier = work_dir / 'configs' / f'{name}.py'
     return earlier if earlier.is_file() else earlier.with_suffix('.yaml')
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Reads plain values and tuples; mmengine's would call what a file names."""
+
+
+PlainLoader.add_constructor(
+    'tag:yaml.org,2002:python/tuple',
+    lambda loader, node: tuple(loader.construct_sequence(node, deep=True)),
+)
+
+
+def stored_config(work_dir: Path, name: str) -> Config:
+    """The config that an entry's runs were made with, which is data.
+
+    Raises:
+        ValueError: The file has more than plain values.
+    """
+    path = config_file(work_dir, name)
+    if path.suffix == '.py':  # of an earlier version
+        return Config.fromfile(path)
+    try:
+        return Config(yaml.load(path.read_text(), PlainLoader))
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f'{path} was not written by a comparison: {" ".join(str(error).split())}'
+        ) from None
 
 
 def write_config(work_dir: Path, name: str, cfg: Config) -> None:

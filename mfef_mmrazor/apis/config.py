@@ -80,7 +80,10 @@ def place_of(error: Exception) -> str:
 
 
 def use_amp(cfg: Config) -> None:
-    """Switch a config to mixed precision, if it is one to train."""
+    """Switch a config to mixed precision: scoring and, if there is one, the training."""
+    for loop in ('val_cfg', 'test_cfg'):
+        if cfg.get(loop) is not None:
+            cfg[loop].fp16 = True
     if cfg.get('optim_wrapper') is None:
         return
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')
@@ -101,9 +104,6 @@ def use_amp(cfg: Config) -> None:
             )
         cfg.optim_wrapper.pop('loss_scale', None)
         cfg.optim_wrapper.type = 'mmrazor.BFloat16OptimWrapper'
-    for loop in ('val_cfg', 'test_cfg'):
-        if cfg.get(loop) is not None:
-            cfg[loop].fp16 = True
 
 
 def by_iterations(cfg: Config) -> bool:

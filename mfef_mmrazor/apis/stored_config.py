@@ -70,8 +70,9 @@ def read_stored_config(text: str, checkpoint: Path, allow_imports: Sequence[str]
             for dataset in inner_datasets(stored.get(name)):
                 modules += dataset['pipeline']
                 if name not in cfg:
-                    pipeline_alone = dict(dataset=dict(pipeline=dataset['pipeline']))
-                    cfg[name] = known.allows(stored[name]) or pipeline_alone
+                    to_rgb = stored[name]['dataset'].get('to_rgb', False)  # of InMemory
+                    pipeline_alone = dict(pipeline=dataset['pipeline'], to_rgb=to_rgb)
+                    cfg[name] = known.allows(stored[name]) or dict(dataset=pipeline_alone)
         for name in EVALUATORS:
             cfg[name] = known.allows(stored.get(name))
         for module in modules:

@@ -72,7 +72,8 @@ def test_part(cfg: Cfg, classes: Sequence[str] | None, pipeline: list[Cfg]) -> C
 
 
 def _is_mmpretrains(registry: Registry, cfg: Cfg | None) -> bool:
-    kind = registry.get((cfg or {}).get('type') or '')
+    name = (cfg or {}).get('type')
+    kind = registry.get(name) if name else None
     return kind is not None and kind.__module__.startswith(('mmpretrain', 'mmengine'))
 
 

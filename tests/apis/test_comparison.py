@@ -9,6 +9,7 @@ from mfef_mmrazor.apis.comparison import (
     config_file,
     name_entries,
     read_comparison,
+    stored_config,
     write_comparison,
     write_config,
 )
@@ -74,5 +75,8 @@ def test_a_config_is_kept_as_it_was(tmp_path):
     write_config(tmp_path, 'vgg8_digits/mfef-tau=2.0', Config(dict(b=kept, a=kept)))
     (path,) = (tmp_path / 'configs').rglob('*.*')
     assert path == config_file(tmp_path, 'vgg8_digits/mfef-tau=2.0') and path.suffix != '.py'
-    found = Config.fromfile(path).to_dict()
+    found = stored_config(tmp_path, 'vgg8_digits/mfef-tau=2.0').to_dict()
     assert repr(found) == repr(dict(b=kept, a=kept))  # types and order too
+    path.write_text("x: !!python/object/apply:os.getenv ['HOME']\n")
+    with pytest.raises(ValueError, match='was not written by a comparison: could not determine'):
+        stored_config(tmp_path, 'vgg8_digits/mfef-tau=2.0')

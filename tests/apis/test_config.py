@@ -47,6 +47,13 @@ def test_a_part_cannot_be_switched_to_mixed_precision(tmp_path):
     assert 'optim_wrapper' not in load_config(part, tmp_path, amp=True)
 
 
+def test_what_is_only_scored_is_scored_in_mixed_precision(tmp_path):
+    """As an exported student, whose config has no training."""
+    path = tmp_path / 'student0.py'
+    path.write_text(f'_base_ = [{str(CONFIG)!r}]\noptim_wrapper = None\n')
+    assert load_config(path, amp=True).test_cfg.fp16 is True
+
+
 def test_a_misspelt_key_of_a_config_file(tmp_path):
     path = tmp_path / 'config.py'
     path.write_text(f'_base_ = [{str(CONFIG)!r}]\nparam_schedulers = []\n')

@@ -46,7 +46,11 @@ def test_what_exporting_does_not_read_is_dropped():
         'custom_imports',
     }  # fmt: skip
     # a data set that is not registered is not what the networks are built of
-    assert found['test_dataloader'] == dict(dataset=dict(pipeline=[dict(type='PackInputs')]))
+    pipeline = [dict(type='PackInputs')]
+    assert found['test_dataloader'] == dict(dataset=dict(pipeline=pipeline, to_rgb=False))
+    in_memory = dict(type='InMemory', dataset=SMALL['test_dataloader']['dataset'], to_rgb=True)
+    found = read(test_dataloader=dict(dataset=in_memory))
+    assert found['test_dataloader']['dataset']['to_rgb']  # else the colours would be swapped
     found = read(val_evaluator=[CALL], test_evaluator=dict(type='Accuracy'))
     assert found['val_evaluator'] is None and found['test_evaluator'] == dict(type='Accuracy')
     found = read(test_dataloader=dict(dataset=dict(SMALL['test_dataloader']['dataset']), x=CALL))

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
-from mmengine.config import Config
 
-from ..comparison import Comparison, Entry, config_file, read_sweep
+from ..comparison import Comparison, Entry, read_sweep, stored_config
 from ..conditions import differences
 from .pictures import as_data, draw_calibration, draw_cost, draw_curves
 from .ranks import rank_table
@@ -118,7 +117,7 @@ def config_table(work_dir: Path, comparison: Comparison, block: str) -> list[dic
     """Where each config of a block differs from the baseline's, or else from the first one."""
     entries = comparison.blocks[block]
     first = next((e for e in entries if e.method == comparison.baseline), entries[0])
-    configs = {e: Config.fromfile(config_file(work_dir, e.name)).to_dict() for e in entries}
+    configs = {e: stored_config(work_dir, e.name).to_dict() for e in entries}
     return [
         {'method': entry.method, 'key': key, f'of {first.method}': repr(a), 'its own': repr(b)}
         for entry in entries
