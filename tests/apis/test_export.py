@@ -416,6 +416,24 @@ def test_a_stored_config_is_read_not_run(finished, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ['harmful.pth']
 
 
+@pytest.mark.parametrize(
+    'part',
+    [
+        "test_dataloader['dataset']['type'] = 'MyImages'",
+        "test_dataloader['dataset']['data_root'] = '/home/me/photos (1)'",
+        "test_evaluator['type'] = 'MyMetric'",
+    ],
+)
+def test_data_and_metrics_of_ones_own_are_not_needed(finished, tmp_path, part):
+    stored = torch.load(finished / 'epoch_2.pth', weights_only=True)
+    cfg = Config.fromstring(stored['meta']['cfg'], '.py').to_dict()
+    exec(part, cfg)
+    stored['meta']['cfg'] = '\n'.join(f'{k} = {v!r}' for k, v in cfg.items() if k[0] != '_')
+    torch.save(stored, tmp_path / 'epoch_2.pth')
+    export(tmp_path / 'epoch_2.pth', tmp_path / 'out')
+    assert (tmp_path / 'out/student0.pth').is_file()
+
+
 def test_the_tool_from_another_folder(finished, tmp_path):
     tool, checkpoint = ROOT / 'tools/export_student.py', finished / 'epoch_2.pth'
     wanted = ['--student', 'all', '--format', 'pth,onnx', '--fused']
