@@ -1,8 +1,9 @@
 """Reads the training config inside a checkpoint as data: nothing it names is imported or called.
 
 A registry imports whatever a dotted ``type`` or a ``_scope_`` names, some registered classes
-evaluate strings, and the config of an exported student is a Python file. So only registered classes
-may be named, and no string may have what an expression needs to call something.
+evaluate strings or load the file that one names, and the config of an exported student is a Python
+file. So only registered classes may be named, and no string may have what an expression needs to
+call something, or name a file whose format can.
 """
 
 import ast
@@ -40,7 +41,7 @@ RECORDERS = {  # mmrazor's others import what they record
     'FeatureMap', 'Logits', 'ModuleInputs', 'ModuleOutputs', 'Parameter',
 }  # fmt: skip
 PACKAGED = re.compile(r'([\w-]+)::(?!.*\.\.)[\w./-]+')  # a config of a package
-CODE = re.compile(r'[()\[\]{}\'"\\;=`\n]')
+CODE = re.compile(r'[()\[\]{}\'"\\;=`\n]|\.(pkl|pickle|ya?ml)$', re.IGNORECASE)
 
 
 def read_stored_config(text: str, checkpoint: Path, allow_imports: Sequence[str] = ()) -> Cfg:
@@ -141,6 +142,8 @@ class _Registered:
                 raise _RefusedError(f'cfg_path={value!r:.60}, which is not a config of a package')
         if key == '_scope_' and value not in self.scopes:
             raise _RefusedError(f'_scope_={value!r}, which is not one of {sorted(self.scopes)}')
+        if key == 'trust_remote_code' and value:  # transformers' argument
+            raise _RefusedError(f'{key}={value!r:.60}, which runs code of a stranger')
         if isinstance(value, str) and CODE.search(value):
             raise _RefusedError(f'a string that may be code, {key}={value!r:.60}')
         if value is None or isinstance(value, (str, int, float)):

@@ -95,6 +95,9 @@ REFUSED = {
     'a template': dict(type='ReLU', dtype='{{ fileDirname }}'),
     'a key': {'type': 'ReLU', "x'": 1},
     'a recorder of functions': dict(type='FunctionOutputs', source='os.system'),
+    'a pickle that a class loads': dict(type='ReLU', answer_list_path='http://x/a.PKL'),
+    'a YAML file that a class loads': dict(type='ReLU', units='/x/units.yml'),
+    'code of a stranger': dict(type='ReLU', trust_remote_code=True),
     'bytes': dict(type='ReLU', x=b'1'),
 }
 
