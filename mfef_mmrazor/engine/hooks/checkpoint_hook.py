@@ -54,7 +54,7 @@ class SafeCheckpointHook(CheckpointHook):
         # its average, and gradients
         self.of_processes: dict[str, list[Tensors]] = {}
         self.metrics: dict[str, float] = {}  # of the last validation
-        self.saved_at = 0  # iterations that were over
+        self.saved_at: dict[str, int] = {}  # 'epoch' and 'iter' that were over
         # of a run that is resumed
         self.gradients: Tensors = {}
         self.accumulation: list[dict[str, Any]] = []
@@ -72,7 +72,7 @@ class SafeCheckpointHook(CheckpointHook):
         """
         if not runner._resume:
             return
-        self.saved_at = checkpoint['meta']['iter']
+        self.saved_at = {unit: checkpoint['meta'][unit] for unit in ('epoch', 'iter')}
         if not self.allow_changes:
             check_same(checkpoint['meta'].get('run', {}), identity(runner))
         buffers = checkpoint.get('buffers', [])
@@ -133,13 +133,15 @@ class SafeCheckpointHook(CheckpointHook):
 
     def after_train(self, runner: Runner) -> None:
         """Save the end of a training that was stopped early, at whatever interval."""
-        stopped = runner.train_loop.stop_training
-        if self.save_last and stopped and self.saved_at != runner.iter:
-            step = runner.epoch if self.by_epoch else runner.iter
-            self._save_checkpoint_with_step(
-                runner, step, dict(epoch=runner.epoch, iter=runner.iter)
-            )
+        if self.save_last and runner.train_loop.stop_training:
+            self.save_unless_saved(runner, dict(epoch=runner.epoch, iter=runner.iter))
         super().after_train(runner)
+
+    def save_unless_saved(self, runner: Runner, meta: dict[str, int]) -> None:
+        """Save a checkpoint of a position, ``epoch`` and ``iter``, if the last is of another."""
+        if self.saved_at != meta:
+            step = meta['epoch' if self.by_epoch else 'iter']
+            self._save_checkpoint_with_step(runner, step, dict(meta))
 
     def _put_back_gradients(self, runner: Runner) -> None:
         """Unless they would be added to others of another scale."""
@@ -206,7 +208,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Save a checkpoint under a name, and let the pointer name it."""
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        self.saved_at = meta['iter']
+        self.saved_at = dict(meta)
         if isinstance(runner.val_loop, OnlineDistillValLoop):  # it may still be scoring
             runner.val_loop.give_back_buffers()
         if get_world_size() > 1:

@@ -165,14 +165,10 @@ class SignalHook(Hook):
         for hook in hooks:
             if self.stopped_at and hook.by_epoch:
                 hook.save(runner, f'epoch_{meta["epoch"]}_iter_{meta["iter"]}.pth', dict(meta))
+            elif self.stopped_at:  # it may just have been saved, without where in an epoch it is
+                hook._save_checkpoint_with_step(runner, meta['iter'], dict(meta))
             else:
-                step = meta['epoch' if hook.by_epoch else 'iter']
-                path = hook.file_backend.join_path(hook.out_dir, hook.filename_tmpl.format(step))
-                # the hook may just have saved it, but not where within an epoch it is; nor that
-                # the epoch is over, where it goes by iterations and the training by epochs
-                right = hook.last_ckpt == path and hook.by_epoch != by_iterations(runner)
-                if self.stopped_at or not right:
-                    hook._save_checkpoint_with_step(runner, step, dict(meta))
+                hook.save_unless_saved(runner, meta)
         runner.logger.info(
             f'stopped by {signal.Signals(self.received).name} after iteration {meta["iter"]}; '
             + ('go on with --resume' if hooks else 'nothing is saved: there is no checkpoint hook')
