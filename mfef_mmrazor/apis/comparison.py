@@ -7,13 +7,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mmengine.config import Config
-from mmengine.fileio import dump
+from mmengine.fileio import dump, load
+from yaml import YAMLError
 
 from ..engine.checkpoint_files import write_atomically
 from ..engine.results import write_json
 from .config import load_config
+
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # a PyYAML without libyaml
+    from yaml import SafeLoader
 
 COMPARISON = 'comparison.json'
 RESULTS = 'results.json'  # of a run, written at its end
@@ -69,8 +74,8 @@ def config_file(work_dir: Path, name: str) -> Path:
     return earlier if earlier.is_file() else earlier.with_suffix('.yaml')
 
 
-class PlainLoader(yaml.SafeLoader):
-    """Reads plain values and tuples; mmengine's would call what a file names."""
+class PlainLoader(SafeLoader):
+    """Reads plain values and tuples; mmengine's usual one would call what a file names."""
 
 
 PlainLoader.add_constructor(
@@ -89,8 +94,8 @@ def stored_config(work_dir: Path, name: str) -> Config:
     if path.suffix == '.py':  # of an earlier version
         return Config.fromfile(path)
     try:
-        return Config(yaml.load(path.read_text(), PlainLoader))
-    except yaml.YAMLError as error:
+        return Config(load(path, Loader=PlainLoader))
+    except YAMLError as error:
         raise ValueError(
             f'{path} was not written by a comparison: {" ".join(str(error).split())}'
         ) from None
