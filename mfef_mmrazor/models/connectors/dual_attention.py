@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...cfg_type import Cfg
+from ..precision import full_precision
 from .conv import conv_block
 
 
@@ -177,7 +178,7 @@ class DANetConnector(BaseConnector):
         query, key, value = (f(feature).flatten(2) for f in (self.query, self.key, self.value))
         position = value @ (query.transpose(1, 2) @ key).softmax(dim=-1).transpose(1, 2)
         with torch.autocast(feature.device.type, enabled=False):  # a sum of squares: fp16 overflows
-            wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+            wide = full_precision(rows)
             energy = wide @ wide.transpose(1, 2)
             gates = (energy.amax(dim=-1, keepdim=True) - energy).softmax(dim=-1)
         channel = gates.to(rows.dtype) @ rows

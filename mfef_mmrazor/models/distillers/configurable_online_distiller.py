@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...cfg_type import Cfg
 from ..builder import build, nearest
-from .online_distiller import OnlineDistiller, Records, full_precision
+from ..precision import full_precision
+from .online_distiller import OnlineDistiller, Records
 
 Students = dict[str, int]
 """Which students the letters of a source stand for: ``{'i': 0, 'j': 2}``."""

@@ -12,14 +12,9 @@ from ...functional import mutual_loss
 from ..builder import build_offering
 from ..connectors.conv import conv_block
 from ..losses.logit_losses import build_loss
+from ..precision import full_precision
 from .fused_classifier import FusedClassifier
-from .online_distiller import (
-    DEFAULT_RECORDERS,
-    HIDDEN_STAGES,
-    OnlineDistiller,
-    Records,
-    full_precision,
-)
+from .online_distiller import DEFAULT_RECORDERS, HIDDEN_STAGES, OnlineDistiller, Records
 from .recorded_maps import check_maps, stages_of_all
 
 

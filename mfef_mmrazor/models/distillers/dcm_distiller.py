@@ -10,13 +10,13 @@ from torch import Tensor
 from ...cfg_type import Cfg
 from ..builder import build
 from ..losses.logit_losses import build_loss
+from ..precision import full_precision
 from .online_distiller import (
     HIDDEN_STAGES,
     LOGITS_ALONE,
     OnlineDistiller,
     Records,
     classification_loss,
-    full_precision,
 )
 from .recorded_maps import check_maps, stages_per_student
 

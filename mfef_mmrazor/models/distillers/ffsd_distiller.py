@@ -13,14 +13,9 @@ from ...cfg_type import Cfg
 from ...functional import shifted_map
 from ..losses import AttentionMapLoss, DiversityLoss, WholeMapLoss
 from ..losses.logit_losses import build_loss
+from ..precision import full_precision
 from .fused_classifier import FusedClassifier
-from .online_distiller import (
-    DEFAULT_RECORDERS,
-    HIDDEN_STAGES,
-    OnlineDistiller,
-    Records,
-    full_precision,
-)
+from .online_distiller import DEFAULT_RECORDERS, HIDDEN_STAGES, OnlineDistiller, Records
 from .recorded_maps import check_maps, stages_of_all
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ...cfg_type import Cfg
 from ...functional import resize, smallest_size
 from ..builder import build
-from .online_distiller import classification_loss, full_precision
+from ..precision import full_precision
+from .online_distiller import classification_loss
 from .recorded_maps import check_maps
 
 

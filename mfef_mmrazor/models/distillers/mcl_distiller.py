@@ -11,7 +11,8 @@ from ...cfg_type import Cfg
 from ...functional import cosine_similarities, supervised_contrast
 from ..builder import build
 from ..losses.logit_losses import build_loss, check_temperature
-from .online_distiller import OnlineDistiller, Records, full_precision
+from ..precision import full_precision
+from .online_distiller import OnlineDistiller, Records
 from .recorded_maps import check_maps, one_per_student
 
 

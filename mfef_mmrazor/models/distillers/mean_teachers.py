@@ -10,13 +10,8 @@ from torch import Tensor
 from ...cfg_type import Cfg
 from ..builder import build
 from ..losses.logit_losses import build_loss
-from .online_distiller import (
-    DEFAULT_RECORDERS,
-    OnlineDistiller,
-    Records,
-    full_precision,
-    network_logits,
-)
+from ..precision import full_precision
+from .online_distiller import DEFAULT_RECORDERS, OnlineDistiller, Records, network_logits
 from .recorded_maps import check_maps, one_per_student
 
 

@@ -11,8 +11,9 @@ from ...cfg_type import Cfg
 from ...functional import ensemble_logits
 from ..builder import build, build_offering
 from ..losses.logit_losses import optional_loss
+from ..precision import full_precision
 from .fused_classifier import FusedClassifier, MapAdapters, classify
-from .online_distiller import OnlineDistiller, Records, classification_loss, full_precision
+from .online_distiller import OnlineDistiller, Records, classification_loss
 from .recorded_maps import one_per_student
 
 

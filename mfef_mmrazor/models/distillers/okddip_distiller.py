@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from ...cfg_type import Cfg
 from ...functional import attended_logits, ensemble_logits
 from ..losses.logit_losses import build_loss
-from .online_distiller import OnlineDistiller, Records, full_precision
+from ..precision import full_precision
+from .online_distiller import OnlineDistiller, Records
 from .recorded_maps import check_maps
 
 

@@ -123,11 +123,17 @@ class OKDPHDistiller(OnlineDistiller):
         self.steps: Tensor
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
 
+    @property
+    def hybrid_learns(self) -> bool:
+        """Whether the hybrid network's loss trains the students; else its weight may be 0."""
+        return self.hybrid_gradient and self.own_loss_weight < 1
+
     def set_up(self, students: Sequence[BaseModel]) -> None:
         """Remember whose weights are averaged."""
         check_same_architecture(students, type(self).__name__)
-        learns = self.hybrid_gradient and self.own_loss_weight < 1
-        if learns and any(getattr(part, 'with_cp', False) for part in students[0].modules()):
+        if self.hybrid_learns and any(
+            getattr(part, 'with_cp', False) for part in students[0].modules()
+        ):
             raise ValueError(
                 'with_cp=True in a student: what is recomputed in the backward pass has the '
                 'weights of student0, not the mean of all; set with_cp=False, or '
@@ -138,8 +144,7 @@ class OKDPHDistiller(OnlineDistiller):
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
         """What the hybrid network learns, and what all of them together teach each student."""
         logits = records['logits']
-        learns = self.hybrid_gradient and self.own_loss_weight < 1  # else its weight is 0
-        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.hybrid_learns and torch.is_grad_enabled()):
             hybrid = self.hybrid_logits(records.get('extra_views', records['image'])[0])
         target = ensemble_logits([*logits, hybrid])
         share = self.num_students * (1 - self.own_loss_weight)

@@ -10,7 +10,8 @@ from ...cfg_type import Cfg
 from ...functional import weighted_logits
 from ..builder import build
 from ..losses.logit_losses import build_loss
-from .online_distiller import OnlineDistiller, Records, classification_loss, full_precision
+from ..precision import full_precision
+from .online_distiller import OnlineDistiller, Records, classification_loss
 from .recorded_maps import check_maps, one_per_student
 
 

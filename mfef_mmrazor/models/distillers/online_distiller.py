@@ -16,6 +16,7 @@ from ...cfg_type import Cfg
 from ...functional import sigmoid_ramp_up
 from ..builder import arguments_of, nearest
 from ..losses.logit_losses import DivergenceAdapter
+from ..precision import full_precision
 from ..recorders import combined_logits
 
 Records = dict[str, list[Tensor]]
@@ -39,11 +40,6 @@ HIDDEN_STAGES = dict(
     stage2=dict(type='ModuleOutputs', source='backbone.layer2'),
 )
 """Recorders of the maps before the last one, of a network with three stages."""
-
-
-def full_precision(x: Tensor) -> Tensor:
-    """At least float32: losses are not taken in the half precision of autocast."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def network_logits(network: nn.Module, outputs: Any) -> Tensor:
