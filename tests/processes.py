@@ -52,42 +52,48 @@ def run_script(folder, *command):
 
     A fork of a process that has imported this package; for what an import does: ``run_python``.
     """
-    return _run(PRELOADED, folder, command)
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    return _completed(functools.partial(_exit_code, 'forkserver'), folder, command)
 
 
 def run_python(folder, *command):
     """Likewise, of a process that has imported nothing of this package, mmpretrain or mmrazor."""
-    return _run(BARE, folder, command)
+    return _completed(_ask_bare_server, folder, command)
 
 
-def _run(preloaded, folder, command):
+def _completed(run, folder, command):
     command = [str(part) for part in command]
-    server = _server(*preloaded)
     with tempfile.NamedTemporaryFile('r') as out, tempfile.NamedTemporaryFile('r') as err:
-        asked = str(folder), out.name, err.name, dict(os.environ), command
-        print(json.dumps(asked), file=server.stdin, flush=True)
-        exit_code = int(server.stdout.readline())
+        exit_code = run(str(folder), out.name, err.name, dict(os.environ), command)
         return subprocess.CompletedProcess(command, exit_code, out.read(), err.read())
 
 
+def _exit_code(start_method, *asked):
+    process = multiprocessing.get_context(start_method).Process(target=_run_command, args=asked)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def _ask_bare_server(*asked):
+    server = _bare_server()
+    print(json.dumps(asked), file=server.stdin, flush=True)
+    return int(server.stdout.readline())
+
+
 @functools.cache
-def _server(*preloaded):
-    """It ends when its input does, with this process."""
+def _bare_server():
+    """multiprocessing's own is there once, with this package. It ends when its input does."""
     return subprocess.Popen(
-        [sys.executable, __file__, *preloaded],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
-def _serve(preloaded):
-    for name in preloaded:
+def _serve():
+    for name in BARE:
         importlib.import_module(name)
     for line in sys.stdin:
-        context = multiprocessing.get_context('fork')
-        process = context.Process(target=_run_command, args=json.loads(line))
-        process.start()
-        process.join()
-        print(process.exitcode, flush=True)
+        print(_exit_code('fork', *json.loads(line)), flush=True)
 
 
 def _run_command(folder, out, err, environment, command):
@@ -111,4 +117,4 @@ def _run_command(folder, out, err, environment, command):
 
 
 if __name__ == '__main__':
-    _serve(sys.argv[1:])
+    _serve()
