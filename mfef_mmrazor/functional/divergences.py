@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import permutations
 
 import torch
 import torch.nn.functional as F
@@ -152,23 +153,19 @@ def mutual_loss(
     """
     if len(outputs) < 2:
         raise ValueError(f'mutual learning needs at least 2 students, got {len(outputs)}')
-    pairs = [
-        divergence(learner, peer.detach())
-        for i, learner in enumerate(outputs)
-        for j, peer in enumerate(outputs)
-        if i != j
-    ]
+    pairs = [divergence(learner, peer.detach()) for learner, peer in permutations(outputs, 2)]
     return torch.stack(pairs).sum() / (len(outputs) - 1)
 
 
 @torch.no_grad()
 def distillation_gap(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    r"""How far student and teacher are from the labels and from each other (SwitOKD).
+    r"""How far student and teacher are from the labels and from each other.
 
     .. math:: s = \overline{\|p_s - y\|_1}, \quad t = \overline{\|p_t - y\|_1}, \quad
         G = \overline{\|p_s - p_t\|_1}
 
-    The overline is the mean over the batch, p a softmax.
+    The overline is the mean over the batch, p a softmax; as in SwitOKD
+    (https://arxiv.org/abs/2209.04996).
 
     Args:
         student: Logits, (B, K).
@@ -190,9 +187,11 @@ def distillation_gap(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor
 
 
 def is_expert(gap: Tensor) -> bool:
-    r"""Whether a teacher is so far ahead of its student that it had better wait (SwitOKD).
+    r"""Whether a teacher is so far ahead of its student that it had better wait.
 
     .. math:: G > s - e^{-t / (t + s)}\,t \quad \text{and} \quad t < s
+
+    As in SwitOKD (https://arxiv.org/abs/2209.04996).
 
     Args:
         gap: s, t and G of :func:`distillation_gap`.

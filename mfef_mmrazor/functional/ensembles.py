@@ -7,7 +7,15 @@ from torch import Tensor
 
 
 def ensemble_logits(logits: Sequence[Tensor]) -> Tensor:
-    """The students' ensemble: the mean of their logits, (B, K)."""
+    """The students' ensemble: the mean of their logits, (B, K).
+
+    Args:
+        logits: m tensors of (B, K).
+
+    Example:
+        >>> ensemble_logits([torch.zeros(1, 2), torch.ones(1, 2)])
+        tensor([[0.5000, 0.5000]])
+    """
     return torch.stack(list(logits)).mean(dim=0)
 
 

@@ -1,4 +1,7 @@
-"""KDCL's targets: what several students teach as one, given the labels."""
+"""KDCL's targets: what several students teach as one, given the labels.
+
+https://openaccess.thecvf.com/content_CVPR_2020/html/Guo_Online_Knowledge_Distillation_via_Collaborative_Learning_CVPR_2020_paper.html
+"""
 
 from collections.abc import Sequence
 

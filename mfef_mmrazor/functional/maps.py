@@ -20,6 +20,10 @@ def attention_map(feature: Tensor) -> Tensor:
 
     Returns:
         (B, H * W), rows of norm 1.
+
+    Example:
+        >>> attention_map(torch.tensor([0.0, 0.0, 3.0, 4.0]).sqrt().view(1, 1, 2, 2))
+        tensor([[0.0000, 0.0000, 0.6000, 0.8000]])
     """
     return F.normalize(feature.pow(2).mean(dim=1).flatten(1), dim=1)
 
@@ -40,8 +44,8 @@ def attention_map_loss(student: Tensor, teacher: Tensor) -> Tensor:
         >>> attention_map_loss(x, 3.0 * x).item() < 1e-12
         True
     """
-    size = smallest_size([student, teacher])
-    return F.mse_loss(attention_map(resize(student, size)), attention_map(resize(teacher, size)))
+    student, teacher = _at_smaller_size(student, teacher)
+    return F.mse_loss(attention_map(student), attention_map(teacher))
 
 
 def whole_map_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -64,8 +68,7 @@ def whole_map_loss(student: Tensor, teacher: Tensor) -> Tensor:
         True
     """
     _check_channels(student, teacher)
-    size = smallest_size([student, teacher])
-    a, b = (F.normalize(resize(x, size).flatten(1), dim=1) for x in (student, teacher))
+    a, b = (F.normalize(x.flatten(1), dim=1) for x in _at_smaller_size(student, teacher))
     return F.mse_loss(a, b)
 
 
@@ -89,8 +92,13 @@ def map_kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
         True
     """
     _check_channels(student, teacher)
-    size = smallest_size([student, teacher])
-    return kd_loss(resize(student, size).flatten(1), resize(teacher, size).flatten(1), tau)
+    student, teacher = _at_smaller_size(student, teacher)
+    return kd_loss(student.flatten(1), teacher.flatten(1), tau)
+
+
+def _at_smaller_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    size = smallest_size([a, b])
+    return resize(a, size), resize(b, size)
 
 
 def _check_channels(student: Tensor, teacher: Tensor) -> None:
@@ -132,15 +140,18 @@ def diversity_loss(student: Tensor, peer: Tensor) -> Tensor:
 
     .. math:: \frac{1}{BHW} \sum \big(A(F^s) - y'(F^p)\big)^2
 
+    Maps of different sizes are compared at the smaller one, by average pooling.
+
     Args:
         student: Map that learns, (B, C, H, W).
-        peer: Map to differ from, (B, C', H, W).
+        peer: Map to differ from, (B, C', H', W').
 
     Example:
         >>> x = torch.rand(2, 8, 4, 4)
         >>> diversity_loss(x, x).item() > attention_map_loss(x, x).item()
         True
     """
+    student, peer = _at_smaller_size(student, peer)
     return F.mse_loss(attention_map(student), shifted_attention(peer))
 
 
@@ -156,6 +167,11 @@ def shifted_map(feature: Tensor) -> Tensor:
 
     Returns:
         (B, C, H, W).
+
+    Example:
+        >>> x = torch.tensor([0.0, 0.0, 3.0, 4.0]).sqrt().view(1, 1, 2, 2)
+        >>> shifted_map(x).flatten()
+        tensor([12.5000, 12.5000, 20.7320, 19.0000])
     """
     shift = shifted_attention(feature) - attention_map(feature)
     shift = shift * _attention_norm(feature) / feature.shape[1]
@@ -167,10 +183,20 @@ def _attention_norm(feature: Tensor) -> Tensor:
 
 
 def smallest_size(maps: Sequence[Tensor]) -> tuple[int, int]:
-    """Height and width that every one of the (B, C, H, W) maps can be average-pooled to."""
+    """Height and width that every one of the (B, C, H, W) maps can be average-pooled to.
+
+    Example:
+        >>> smallest_size([torch.zeros(1, 8, 4, 4), torch.zeros(1, 16, 2, 3)])
+        (2, 3)
+    """
     return min(int(x.shape[-2]) for x in maps), min(int(x.shape[-1]) for x in maps)
 
 
 def resize(feature: Tensor, size: tuple[int, int]) -> Tensor:
-    """Average-pool a (B, C, H, W) map to ``size``; the map itself where nothing is to be done."""
+    """Average-pool a (B, C, H, W) map to ``size``; the map itself where nothing is to be done.
+
+    Example:
+        >>> resize(torch.arange(4.0).view(1, 1, 2, 2), (1, 1))
+        tensor([[[[1.5000]]]])
+    """
     return feature if feature.shape[-2:] == size else F.adaptive_avg_pool2d(feature, size)

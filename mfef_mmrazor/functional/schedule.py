@@ -8,6 +8,8 @@ def sigmoid_ramp_up(epoch: float, length: float) -> float:
 
     .. math:: w(e) = \exp\big(-5 (1 - \min(e, R) / R)^2\big)
 
+    Of Temporal Ensembling (https://arxiv.org/abs/1610.02242), as most online methods use it.
+
     Args:
         epoch: Epochs finished so far, from 0.
         length: R, in epochs; 0 switches the ramp-up off (always 1).

@@ -52,6 +52,15 @@ def test_whole_map_loss_is_what_numpy_computes_at_the_smaller_size():
     assert functional.whole_map_loss(b, a).item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_diversity_loss_compares_maps_at_the_smaller_size():
+    a, b = random(3, 8, 8, 8, seed=1), random(3, 8, 4, 4, seed=2)
+    pooled = a.view(3, 8, 4, 2, 4, 2).mean(dim=(3, 5))
+    for maps, small in (((a, b), (pooled, b)), ((b, a), (b, pooled))):
+        assert functional.diversity_loss(*maps).item() == pytest.approx(
+            functional.diversity_loss(*small).item(), rel=1e-12
+        )
+
+
 @pytest.mark.parametrize('size', [(1, 1), (1, 2), (3, 3), (8, 8)])
 def test_shifted_attention_turns_over_what_is_above_the_lowest_third(size):
     x = random(4, 8, *size)

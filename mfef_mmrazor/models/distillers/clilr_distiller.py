@@ -39,8 +39,7 @@ class CLILRDistiller(OnlineDistiller):
         ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
-        ValueError: ``tau`` is not positive; or, at the first step, there are fewer than two
-            students.
+        ValueError: There are fewer than two students, or ``tau`` is not positive.
 
     Example:
         >>> import torch

@@ -102,8 +102,7 @@ class DKELDistiller(MeanTeacherDistiller):
     ) -> None:
         super().__init__(
             in_channels, num_classes, momentum, head, loss_transfer, loss_peers, tau,
-            num_students=num_students, recorders=recorders, ramp_up_epochs=ramp_up_epochs,
-            init_cfg=init_cfg, ramp_up_iters=ramp_up_iters,
+            ramp_up_epochs, num_students, recorders, init_cfg, ramp_up_iters,
         )  # fmt: skip
         if not decay >= 0:
             raise ValueError(f'decay={decay}, expected 0 or more')

@@ -48,10 +48,10 @@ class MapDecoder(nn.ModuleList):
     def teach(self, feature: Tensor) -> list[Tensor]:
         """The same maps as constants, by the running statistics of batch norm."""
         modes = [(module, module.training) for module in self.modules()]
-        maps = self.eval()(feature)
+        with torch.autocast(feature.device.type, enabled=False):  # shifted maps overflow in fp16
+            maps = self.eval()(full_precision(feature))
         for module, training in modes:  # frozen batch norm stays frozen
             module.training = training
-        torch.clear_autocast_cache()  # older torch gives weights that were cast here no gradient
         return maps
 
 

@@ -1,7 +1,6 @@
 """What PCL and DKEL have in common: a classifier on all features, and mean teachers."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from mmengine.model import BaseModel, ModuleList
@@ -31,7 +30,12 @@ class MeanTeacherDistiller(OnlineDistiller):
         loss_peers: Config of what a mean teacher teaches a peer of its student; ``type``, ``tau``
             and ``loss_weight``, 1 / (m - 1), may be left out.
         tau: Temperature, where the losses do not set their own.
-        kwargs: See :class:`OnlineDistiller`.
+        ramp_up_epochs: R, in epochs; 0 for none.
+        num_students: m, filled in by :class:`OnlineDistill`.
+        recorders: See :class:`OnlineDistiller`; beside the usual ones, ``image`` is what the
+            student sees.
+        init_cfg: Initialization config.
+        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
         ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
@@ -49,26 +53,30 @@ class MeanTeacherDistiller(OnlineDistiller):
         self,
         in_channels: int | Sequence[int],
         num_classes: int,
-        momentum: float,
-        head: Cfg,
-        loss_transfer: Cfg,
-        loss_peers: Cfg,
-        tau: float,
-        **kwargs: Any,
+        momentum: float = 0.001,
+        head: Cfg = dict(type='mmpretrain.LinearClsHead'),
+        loss_transfer: Cfg = dict(type='KLDivergence'),
+        loss_peers: Cfg = dict(type='KLDivergence'),
+        tau: float = 3.0,
+        ramp_up_epochs: float = 80,
+        num_students: int = 2,
+        recorders: Cfg | Sequence[Cfg] | None = None,
+        init_cfg: Cfg | None = None,
+        ramp_up_iters: int | None = None,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         if not 0 < momentum < 1:
             raise ValueError(
                 f"momentum={momentum}, the share of a student's weights in a step of its mean "
                 'teacher, must be between 0 and 1'
             )
-        self.in_channels = one_per_student(in_channels, self.num_students)
+        self.in_channels = one_per_student(in_channels, num_students)
         self.num_classes = num_classes
         self.momentum = momentum
         known = dict(in_channels=sum(self.in_channels), num_classes=num_classes)
         self.head = build(head, type='mmpretrain.LinearClsHead', **known)
         self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau)
-        share = 1 / (self.num_students - 1)
+        share = 1 / (num_students - 1)
         self.loss_peers = build_loss(loss_peers, 'KLDivergence', tau, loss_weight=share)
         self.mean_teachers = ModuleList()  # made in set_up
 

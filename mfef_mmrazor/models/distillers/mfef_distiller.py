@@ -181,11 +181,9 @@ class MFEFDistiller(OnlineDistiller):
 
     def informative_maps(self, records: Records) -> list[Tensor]:
         """The students' maps of one shape, after extraction and attention: m of (B, C, H, W)."""
-        maps = [x.detach() if self.detach_features else x for x in records['feature']]
-        maps = [
-            extract(x) for extract, x in zip(self.multi_scale, self.adapters(maps), strict=True)
-        ]
-        return [attend(x) for attend, x in zip(self.attention, maps, strict=True)]
+        recorded = [x.detach() if self.detach_features else x for x in records['feature']]
+        parts = zip(self.multi_scale, self.attention, self.adapters(recorded), strict=True)
+        return [attend(extract(x)) for extract, attend, x in parts]
 
     def enhanced_logits(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Logits of the enhanced classifiers, m of (B, K)."""

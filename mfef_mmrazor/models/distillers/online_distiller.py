@@ -100,8 +100,9 @@ class OnlineDistiller(BaseDistiller):
         ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
-        ValueError: A ramp-up is not a number or is negative, or the list of recorders is of
-            another length than ``num_students``, or the students' recorders have different names.
+        ValueError: There are fewer than two students, a ramp-up is not a number or is negative, the
+            list of recorders is of another length than ``num_students``, or the students' recorders
+            have different names.
     """
 
     default_recorders: dict[str, Cfg] = DEFAULT_RECORDERS
@@ -130,6 +131,8 @@ class OnlineDistiller(BaseDistiller):
         ramp_up_iters: int | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        if num_students < 2:
+            raise ValueError(f'num_students={num_students}, expected 2 or more')
         sigmoid_ramp_up(0, ramp_up_epochs)  # raises if it is negative
         whole = isinstance(ramp_up_iters, int) and ramp_up_iters >= 0
         if ramp_up_iters is not None and not whole:

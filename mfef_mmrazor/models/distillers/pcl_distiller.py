@@ -6,7 +6,6 @@ from mmengine.model import BaseModel, ExponentialMovingAverage, ModuleList
 from mmrazor.registry import MODELS
 from torch import Tensor
 
-from ...cfg_type import Cfg
 from .mean_teachers import MeanTeacherDistiller
 from .online_distiller import Records, classification_loss
 
@@ -74,27 +73,6 @@ class PCLDistiller(MeanTeacherDistiller):
         >>> sum(p.numel() for p in model.distiller.parameters() if p.requires_grad)
         1290
     """
-
-    def __init__(
-        self,
-        in_channels: int | Sequence[int],
-        num_classes: int,
-        momentum: float = 0.001,
-        head: Cfg = dict(type='mmpretrain.LinearClsHead'),
-        loss_transfer: Cfg = dict(type='KLDivergence'),
-        loss_peers: Cfg = dict(type='KLDivergence'),
-        tau: float = 3.0,
-        ramp_up_epochs: float = 80,
-        num_students: int = 2,
-        recorders: Cfg | Sequence[Cfg] | None = None,
-        init_cfg: Cfg | None = None,
-        ramp_up_iters: int | None = None,
-    ) -> None:
-        super().__init__(
-            in_channels, num_classes, momentum, head, loss_transfer, loss_peers, tau,
-            num_students=num_students, recorders=recorders, ramp_up_epochs=ramp_up_epochs,
-            init_cfg=init_cfg, ramp_up_iters=ramp_up_iters,
-        )  # fmt: skip
 
     def set_up(self, students: Sequence[BaseModel]) -> None:
         """Make the mean teachers, equal to the students."""

@@ -1,5 +1,6 @@
 """Losses among students that mmrazor lacks; the maths is in :mod:`mfef_mmrazor.functional`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from mmrazor.registry import MODELS
@@ -98,8 +99,28 @@ class MutualKLDivergence(nn.Module):
         return self.loss_weight * mutual_loss(preds, self.divergence)
 
 
+class MapLoss(nn.Module, ABC):
+    """Base of losses from one feature map to another, which is a constant.
+
+    Args:
+        loss_weight: What the loss is multiplied by.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    @abstractmethod
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """How far the one map is from the other, as a scalar."""
+
+    def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
+        """Loss of the map ``s_feature`` (B, C, H, W) against ``t_feature`` (B, C', H', W')."""
+        return self.loss_weight * self.between(s_feature, t_feature.detach())
+
+
 @MODELS.register_module()
-class AttentionMapLoss(nn.Module):
+class AttentionMapLoss(MapLoss):
     r"""A feature map imitates where another one is active.
 
     .. math:: \lambda \, \frac{1}{BHW} \sum \big(A(F^s) - \mathrm{sg}\,A(F^t)\big)^2
@@ -121,17 +142,13 @@ class AttentionMapLoss(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Loss of the map ``s_feature`` (B, C, H, W) against ``t_feature`` (B, C', H', W')."""
-        return self.loss_weight * attention_map_loss(s_feature, t_feature.detach())
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``attention_map_loss`` of two maps."""
+        return attention_map_loss(student, teacher)
 
 
 @MODELS.register_module()
-class WholeMapLoss(nn.Module):
+class WholeMapLoss(MapLoss):
     r"""A feature map imitates another one of as many channels, up to its scale.
 
     .. math:: \frac{\lambda}{BCHW} \sum \Big(\frac{F^s}{\|F^s\|}
@@ -143,6 +160,9 @@ class WholeMapLoss(nn.Module):
     Args:
         loss_weight: :math:`\lambda`. Large ones are usual: this is a mean over C*H*W.
 
+    Raises:
+        ValueError: In ``forward``, the maps have different channels.
+
     Example:
         >>> import torch
         >>> from mfef_mmrazor.models import WholeMapLoss
@@ -150,24 +170,20 @@ class WholeMapLoss(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Loss of the map ``s_feature`` (B, C, H, W) against ``t_feature`` (B, C, H', W')."""
-        return self.loss_weight * whole_map_loss(s_feature, t_feature.detach())
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``whole_map_loss`` of two maps."""
+        return whole_map_loss(student, teacher)
 
 
 @MODELS.register_module()
-class DiversityLoss(nn.Module):
+class DiversityLoss(MapLoss):
     r"""A feature map learns to be active where a peer's is not.
 
     .. math:: \lambda \, \frac{1}{BHW} \sum \big(A(F^s) - \mathrm{sg}\,y'(F^p)\big)^2
 
     :math:`y'` is the peer's attention turned over, see
     :func:`mfef_mmrazor.functional.shifted_attention`; as in FFSD
-    (https://arxiv.org/abs/2103.14473).
+    (https://arxiv.org/abs/2103.14473). Maps of different sizes are compared at the smaller one.
 
     Args:
         loss_weight: :math:`\lambda`.
@@ -179,17 +195,13 @@ class DiversityLoss(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-
-    def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Loss of the map ``s_feature`` (B, C, H, W) against the peer's ``t_feature``."""
-        return self.loss_weight * diversity_loss(s_feature, t_feature.detach())
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``diversity_loss`` of two maps."""
+        return diversity_loss(student, teacher)
 
 
 @MODELS.register_module()
-class MapKLDivergence(nn.Module):
+class MapKLDivergence(MapLoss):
     r"""A feature map imitates another one of as many channels, each as one long vector of logits.
 
     .. math:: \lambda \, \mathrm{KD}_\tau\big(\mathrm{sg}\,\mathrm{flat}(F^t)
@@ -214,11 +226,10 @@ class MapKLDivergence(nn.Module):
     """
 
     def __init__(self, tau: float = 3.0, loss_weight: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(loss_weight)
         check_temperature('tau', tau)
         self.tau = tau
-        self.loss_weight = loss_weight
 
-    def forward(self, s_feature: Tensor, t_feature: Tensor) -> Tensor:
-        """Loss of the map ``s_feature`` (B, C, H, W) against ``t_feature`` (B, C, H', W')."""
-        return self.loss_weight * map_kd_loss(s_feature, t_feature.detach(), self.tau)
+    def between(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """``map_kd_loss`` of two maps."""
+        return map_kd_loss(student, teacher, self.tau)

@@ -15,6 +15,7 @@ from reference import (
 )
 from torch import nn
 
+from mfef_mmrazor.functional import shifted_map
 from mfef_mmrazor.models import FFSDDistiller
 
 # larger than usual, so that no loss is near zero
@@ -223,8 +224,18 @@ def test_under_autocast_the_losses_are_of_full_precision():
     with torch.autocast('cpu', torch.bfloat16):
         losses = distiller.compute_distill_losses(caught, LABELS)
     assert {x.dtype for x in losses.values()} == {torch.float32}
-    losses['loss_decoders'].backward()  # their weights were cast for the targets first
+    losses['loss_decoders'].backward()
     assert all(p.grad is not None and p.grad.any() for p in distiller.decoders.parameters())
+
+
+def test_large_maps_do_not_overflow_in_half_precision():
+    distiller = ffsd().float()
+    # the shifted map of an active one is beyond the largest number of fp16, 65,504
+    caught = {name: [20 * x.detach().float() for x in xs] for name, xs in caught_of().items()}
+    assert shifted_map(caught['feature'][1]).max() > 65_504
+    with torch.autocast('cpu', torch.float16):
+        losses = distiller.compute_distill_losses(caught, LABELS)
+    assert losses['loss_shallow'].isfinite()
 
 
 @pytest.mark.parametrize(
