@@ -55,6 +55,7 @@ class Calibration(BaseMetric):
             return {}
         nll, confidence, correct = torch.tensor(results, dtype=torch.float64).T.contiguous()
         # of the predicted class: right or not, a matter of two classes
+        confidence = confidence.clamp(max=1 - 1e-12)  # torchmetrics puts 1.0 into a bin of its own
         ece = binary_calibration_error(confidence, correct.long(), n_bins=BINS, norm='l1')
         return dict(nll=float(nll.mean()), ece=100 * float(ece))
 

@@ -38,6 +38,15 @@ def test_nll_and_ece_are_those_of_the_library():
     )
 
 
+def test_certain_predictions_are_in_the_last_bin_with_the_nearly_certain():
+    scores = torch.tensor([[1.0, 0.0], [0.94, 0.06]]).repeat(50, 1)
+    labels = torch.tensor([1, 0] * 5 + [0, 0] * 45)  # 5 of the certain ones are wrong
+    metric = Calibration()
+    for batch in batches(scores, labels):
+        metric.process({}, batch)
+    assert metric.evaluate(100)['ece'] == pytest.approx(100 * (0.97 - 0.95))
+
+
 def test_a_certain_mistake_is_not_infinite():
     metric = Calibration()
     metric.process({}, [dict(pred_score=torch.tensor([1.0, 0.0]), gt_label=torch.tensor([1]))])

@@ -12,20 +12,26 @@ from .tables import mean_std, metric_name
 COLUMNS = {STUDENTS: 'students', 'student0': 'student 0', 'ensemble': 'ensemble', 'fused': 'fused'}
 HEAD = """\
 % needs \\usepackage{{booktabs}}. {metric}, last epoch, mean $\\pm$ standard deviation over n seeds.
-% Bold: the best students, where the t-test against {baseline} (Holm) has p < 0.05.
+% Bold: the best students, where the t-test against {baseline} (Holm) has p < 0.05; {baseline}'s,
+% where they are the best, if that is so of every other method.
 """
 
 
 def best_method(rows: pd.DataFrame, comparisons: list[dict[str, Any]]) -> str | None:
-    """The method of the best students, if the test says that it is better than the baseline."""
+    """The method of the best students, if the tests say that it is better than the baseline.
+
+    Or where it is the baseline, that this is better than every other method.
+    """
     if rows[STUDENTS].isna().all():
         return None
     best = rows.loc[rows[STUDENTS].idxmax(), 'method']
-    for comparison in comparisons:
-        test = comparison['t_test']
-        if comparison['method'] == best and isinstance(test, dict) and comparison['mean'] > 0:
-            return best if test['p_holm'] < ALPHA else None
-    return None
+    own = [c for c in comparisons if c['method'] == best]
+    sign = 1 if own else -1
+    told = [
+        isinstance(c['t_test'], dict) and c['t_test']['p_holm'] < ALPHA and sign * c['mean'] > 0
+        for c in own or comparisons
+    ]
+    return best if told and all(told) else None
 
 
 def latex(

@@ -42,7 +42,7 @@ def draw_accuracies(runs: pd.DataFrame, metric: str = METRIC) -> 'Figure':
     students = runs[runs['predictor'] == STUDENTS]
     label = (
         f'{metric_label(metric)}, {STUDENTS}, last epoch\n'
-        'dots: seeds, bars: 95 % interval of the mean'
+        'dots: seeds, bars: 95 % interval of the mean of three or more'
     )
     return _panels(students, _draw_block, label)
 
@@ -51,7 +51,7 @@ def _draw_block(axes: 'Axes', students: pd.DataFrame) -> None:
     methods = list(students['method'].unique())
     for row, method in enumerate(methods):
         values = students[students['method'] == method]['last'].dropna()
-        half = half_interval_95(values) if len(values) > 1 else 0
+        half = half_interval_95(values) if len(values) > 2 else 0
         axes.errorbar(
             values.mean(), row, xerr=half, fmt='D', color='C0', markerfacecolor='white', capsize=3,
             zorder=2,
@@ -90,7 +90,8 @@ def draw_cost(runs: pd.DataFrame, metric: str = METRIC) -> 'Figure':
         for method, (seconds, accuracy) in means.iterrows():
             place = methods.index(method)
             axes.plot(
-                seconds, accuracy, MARKERS[place // 10 % len(MARKERS)], color=f'C{place % 10}',
+                seconds, accuracy, MARKERS[(place + place // 10) % len(MARKERS)],
+                color=f'C{place % 10}',
                 label=method,
             )  # fmt: skip
         axes.margins(0.1)
@@ -124,9 +125,10 @@ def draw_curves(stored: Sequence[tuple[Entry, dict[str, Any]]], metric: str = ME
         for results in (results for entry, results in stored if entry.method == method):
             history = pd.DataFrame(results['history']).set_index(unit_of(results['history']))
             students = history[[c for c in history if c.startswith(('student', 'model'))]]
-            axes.plot(students.mean(axis='columns'), color='C0', linewidth=1)
+            style = dict(linewidth=1, marker='o' if len(history) == 1 else None, markersize=3)
+            axes.plot(students.mean(axis='columns'), color='C0', **style)
             if 'ensemble' in history:
-                axes.plot(history['ensemble'], '--', color='C1', linewidth=1)
+                axes.plot(history['ensemble'], '--', color='C1', **style)
         axes.set_title(method, fontsize='small')
         axes.grid(alpha=0.3)
     for axes in list(panels):
@@ -142,18 +144,22 @@ def _panels(
     label: str,
     rows: int | None = None,
 ) -> 'Figure':
-    """A panel a block, side by side, as high as ``rows`` methods need."""
+    """A panel a block, three side by side, as high as ``rows`` methods need."""
     from matplotlib.figure import Figure
 
     blocks = dict(list(runs.groupby('block', sort=False)))
     rows = rows or max(of_block['method'].nunique() for of_block in blocks.values())
-    size = (1.5 + 5 * len(blocks), 1.2 + 0.45 * rows)
+    columns = min(3, len(blocks))
+    lines = -(-len(blocks) // columns)
+    size = (1.5 + 5 * columns, lines * (1.2 + 0.45 * rows))
     figure = Figure(figsize=size, layout='constrained')
-    panels = figure.subplots(1, len(blocks), squeeze=False)[0]
-    for axes, (block, of_block) in zip(panels, blocks.items(), strict=True):
+    panels = figure.subplots(lines, columns, squeeze=False).flat
+    for (block, of_block), axes in zip(blocks.items(), panels, strict=False):
         draw(axes, of_block)
         axes.set_title(block if len(blocks) > 1 else '')
         axes.set_xlabel(label)
+    for axes in list(panels):  # those that are left
+        axes.axis('off')
     return figure
 
 

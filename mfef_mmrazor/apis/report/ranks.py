@@ -92,6 +92,7 @@ def draw_critical_difference(runs: pd.DataFrame) -> 'Figure':
         p,
         ax=axes,
         alpha=ALPHA,
+        color_palette=['black'] * len(ranks),  # the names have it too
         label_fmt_left='{label} ({rank:.1f})',
         label_fmt_right='({rank:.1f}) {label}',
     )

@@ -48,22 +48,24 @@ def stored_results(
 
 
 def unfinished(work_dir: Path, entries: Sequence[Entry]) -> list[str]:
-    """What has no finished run, by name: all seeds, or those that other entries have a folder of.
+    """What has no finished run, by name: all seeds, or those that others of its block have.
 
     Example: ``['b (all seeds)', 'kdcl (seed 3)']``.
     """
-    found: dict[str, set[int]] = {}
-    seeds: set[int] = set()
+    started: dict[str, set[int]] = {}
+    seeds: dict[str, set[int]] = {}
     for entry in entries:
         folders = run_folder(work_dir, entry.name, 0).parent.glob('seed*')
         own = {int(f.name[4:]) for f in folders if re.fullmatch(r'seed\d+', f.name)}
-        found[entry.name] = {seed for seed in own if is_finished(work_dir, entry.name, seed)}
-        seeds |= own
-    return [
-        f'{name} ({_seeds(seeds - finished) if finished else "all seeds"})'
-        for name, finished in found.items()
-        if seeds - finished
-    ]
+        started[entry.name] = own
+        seeds.setdefault(entry.block, set()).update(own)
+    found = []
+    for entry in entries:
+        finished = {s for s in started[entry.name] if is_finished(work_dir, entry.name, s)}
+        missing = seeds[entry.block] - finished
+        if missing:
+            found.append(f'{entry.name} ({_seeds(missing) if finished else "all seeds"})')
+    return found
 
 
 def _seeds(seeds: set[int]) -> str:

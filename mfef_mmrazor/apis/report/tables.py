@@ -27,6 +27,13 @@ The p-values (t-test and Wilcoxon's, paired by seed, in stats.json) are correcte
 for the comparisons of one network and data set, not over several; the 95 % intervals are not
 corrected.
 """
+UNTESTED = """\
+There is no p-value for fewer than five seeds that both methods have; the 95 % intervals are not
+corrected.
+"""
+WITHOUT_BASELINE = """\
+Nothing is compared in {blocks}: {baseline} is not there.
+"""
 UNLIKE_SEEDS = """\
 The methods have different seeds, so their means are not over the same ones; each comparison with
 {baseline} is over the seeds that both have.
@@ -86,10 +93,13 @@ def markdown(
 def captions_of(stats: dict[str, Any], baseline: str, metric: str) -> dict[str, str]:
     """What is written under each of the tables."""
     left_out = stats['grid']['left_out'] if 'grid' in stats else []
+    blocks = stats['blocks'].values() if 'blocks' in stats else [stats['comparisons']]
+    tests = [each[test] for own in blocks for each in own for test in ('t_test', 'wilcoxon')]
+    tested = any(isinstance(test, dict) for test in tests)
     return dict(
         accuracies=CAPTION.format(metric=metric_name(metric), baseline=baseline),
         calibration=CALIBRATED,
-        tests=TESTED,
+        tests=TESTED if tested else UNTESTED * bool(tests),
         ranks=RANKED + (LEFT_OUT.format(methods=', '.join(left_out)) if left_out else ''),
     )
 
@@ -99,6 +109,10 @@ def remarks(runs: pd.DataFrame, baseline: str, missing: Sequence[str]) -> list[s
     found = []
     if missing:
         found.append(f'Without a finished run: {", ".join(missing)}.\n')
+    methods = runs.groupby('block', sort=False)['method'].agg(set)
+    without = [block for block, own in methods.items() if baseline not in own]
+    if without:
+        found.append(WITHOUT_BASELINE.format(blocks=', '.join(without), baseline=baseline))
     seeds = runs.groupby(['block', 'method'])['seed'].agg(frozenset)
     if seeds.groupby('block').nunique().max() > 1:
         found.append(UNLIKE_SEEDS.format(baseline=baseline))

@@ -1,9 +1,13 @@
 """What is drawn of runs, and that it can be read."""
 
+import itertools
+
 import pandas as pd
+import pytest
 from accuracies import A, runs
 
-from mfef_mmrazor.apis.report.pictures import draw_accuracies, draw_cost
+from mfef_mmrazor.apis.comparison import Entry
+from mfef_mmrazor.apis.report.pictures import draw_accuracies, draw_cost, draw_curves
 
 
 def test_methods_that_are_close_are_told_apart_by_the_legend():
@@ -27,3 +31,34 @@ def test_seeds_are_drawn_over_the_mean():
     dots = next(line for line in axes.lines if line.get_marker() == 'o')
     assert list(dots.get_xdata()) == A
     assert dots.zorder > max(line.zorder for line in axes.lines if line is not dots)
+
+
+def test_neighbours_differ_in_their_markers_too():
+    figure = draw_cost(runs(**{name: A for name in 'abcdef'}))
+    markers = [line.get_marker() for line in figure.axes[0].lines]
+    assert all(a != b for a, b in itertools.pairwise(markers))
+
+
+def test_two_seeds_have_no_bar():
+    def widths(values):
+        (container,) = draw_accuracies(runs(a=values)).axes[0].containers
+        _, _, (bar,) = container.lines
+        ((start, end),) = bar.get_segments()
+        return end[0] - start[0]
+
+    assert widths(A[:2]) == 0 < widths(A[:3])
+
+
+def test_many_blocks_stand_in_rows_of_three():
+    figure = draw_accuracies(pd.concat([runs(f'net{i}', a=A) for i in range(5)]))
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == [f'net{i}' for i in range(5)]
+    assert len({round(axes.get_position().y0, 3) for axes in shown}) == 2
+    assert figure.get_size_inches()[0] < 17
+
+
+@pytest.mark.parametrize('epochs, marker', [([20], 'o'), ([10, 20], 'None')])
+def test_a_run_that_was_scored_once_is_a_dot(epochs, marker):
+    history = [dict(epoch=epoch, student0=70.0, ensemble=71.0) for epoch in epochs]
+    figure = draw_curves([(Entry('a', 'a', '', 'a.py'), dict(history=history))])
+    assert [line.get_marker() for line in figure.axes[0].lines] == [marker] * 2

@@ -27,6 +27,9 @@ def test_runs_that_are_not_finished_are_named(tmp_path):
     assert unfinished(tmp_path, entries) == [
         'b (all seeds)', 'kdcl (seed 3)', 'failed (all seeds)'
     ]  # fmt: skip
+    # the seeds of other networks and data sets are not asked of it
+    other = Entry('kdcl', 'kdcl', 'other', 'kdcl.py')
+    assert unfinished(tmp_path, [entries[0], other]) == []
 
 
 @pytest.mark.parametrize('none', [None, math.nan])

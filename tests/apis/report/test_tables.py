@@ -131,6 +131,15 @@ def test_different_seeds_are_told(tmp_path):
     assert 'different seeds' not in table(grid, 'a', tmp_path)
 
 
+def test_captions_speak_of_the_tests_that_there_are(tmp_path):
+    assert 'corrected by Holm' in table(runs(a=A, b=B), 'a', tmp_path)
+    few = table(runs(a=A, b=B[:4]), 'a', tmp_path)
+    assert 'corrected by Holm' not in few and 'no p-value for fewer than five seeds' in few
+    assert 'p-value' not in table(runs(a=A), 'a', tmp_path)
+    grid = pd.concat([runs('x', a=A, b=B), runs('y', b=B)])
+    assert 'Nothing is compared in y: a is not there.' in table(grid, 'a', tmp_path)
+
+
 def test_different_devices_are_told_where_they_are_known(tmp_path):
     frame = runs(a=A, b=B)
     frame.loc[frame['method'] == 'b', 'device'] = 'A100, 1 thread'
