@@ -1,6 +1,6 @@
 """Checks that the data sets of a config are there and have the same classes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -44,9 +44,25 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
         if names and expected and names != expected:  # the data set itself says that it has none
             raise ValueError(
                 f'the class folders of {folder} are not those of {first}: '
-                f'missing: {", ".join(sorted({*expected} - {*names})) or "none"}; '
-                f'unexpected: {", ".join(sorted({*names} - {*expected})) or "none"}'
+                + difference(names, expected)
             )
+
+
+def difference(names: Sequence[str], expected: Sequence[str]) -> str:
+    """How the names of classes are not those that were expected.
+
+    Example:
+        >>> difference(['cat', 'eel'], ['cat', 'dog'])
+        'missing: dog; unexpected: eel'
+        >>> difference(['dog', 'cat'], ['cat', 'dog'])
+        'the same in another order'
+    """
+    missing, unexpected = (
+        ', '.join(sorted({*a} - {*b})) for a, b in ((expected, names), (names, expected))
+    )
+    if not missing and not unexpected:
+        return 'the same in another order'
+    return f'missing: {missing or "none"}; unexpected: {unexpected or "none"}'
 
 
 def _folder(dataset: Cfg) -> Path:
