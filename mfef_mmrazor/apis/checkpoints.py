@@ -19,6 +19,7 @@ from ..models.algorithms import OnlineDistill
 from ..safe_load import safe_load, weights_of
 from .completion import is_called
 from .config import load_config
+from .data_checks import difference
 from .stored_config import read_stored_config
 from .student_config import default_scope, without_initial_weights
 
@@ -163,6 +164,21 @@ def check_model(cfg: Config) -> nn.Module:
     if cfg.get('resume') and was is not None and now is None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=was)
     return model
+
+
+def check_classes(checkpoint: str | Path, dataset: Any) -> None:
+    """Raise a ``ValueError`` if a data set has other classes than a checkpoint was trained on.
+
+    Labels are places in the list of classes, so they would stand for other ones.
+    """
+    trained = class_names(_read(checkpoint))
+    found = getattr(dataset, 'metainfo', {}).get('classes')
+    if trained and found and [*found] != [*trained]:
+        raise ValueError(
+            f'the test data has other classes than {checkpoint} was trained on: '
+            f'{difference(found, trained)}. Give it the folders that the training had; if only '
+            "names differ, set those of the training as the data set's metainfo.classes"
+        )
 
 
 def check_teacher(cfg: Config) -> None:

@@ -21,8 +21,8 @@ ALWAYS = dict(
 # What has to be the same in all configs: data, its order and augmentation, networks, optimization.
 CONDITIONS = (
     'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'param_scheduler',
-    'train_cfg', 'val_cfg.fp16', 'randomness', 'load_from', 'auto_scale_lr', 'sync_bn',
-    'custom_hooks', 'default_hooks', 'model.data_preprocessor', 'model.students',
+    'train_cfg', 'val_cfg.fp16', 'val_cfg.dtype', 'randomness', 'load_from', 'auto_scale_lr',
+    'sync_bn', 'custom_hooks', 'default_hooks', 'model.data_preprocessor', 'model.students',
     'model.shared_stages', 'model.pretrained', 'model.init_cfg',
 )  # fmt: skip
 

@@ -84,6 +84,7 @@ def use_amp(cfg: Config) -> None:
     for loop in ('val_cfg', 'test_cfg'):
         if cfg.get(loop) is not None:
             cfg[loop].fp16 = True
+            cfg[loop].pop('dtype', None)  # that of the device, as for the training
     if cfg.get('optim_wrapper') is None:
         return
     wrapper = cfg.optim_wrapper.get('type', 'OptimWrapper')

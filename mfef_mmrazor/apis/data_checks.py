@@ -1,6 +1,6 @@
 """Checks that the data sets of a config are there and have the same classes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -20,7 +20,7 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
     """Raise if a data set is not there and cannot be downloaded, or is of other classes.
 
     The message says what the folder must look like; a config may add where to get the data, in a
-    variable ``data_hint``.
+    variable ``data_hint``. Data that is not in local files (``s3://...``) is not looked at.
 
     Raises:
         FileNotFoundError: A data set is not there.
@@ -30,6 +30,8 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
     classes: dict[Path, list[str]] = {}
     for dataloader in dataloaders:
         for dataset in inner_datasets(cfg.get(dataloader)):
+            if any('://' in str(dataset.get(key)) for key in ('data_root', 'data_prefix')):
+                continue  # on another host
             problem = missing_archive(dataset) or missing_folder(dataset)
             if problem:
                 hint = f' {cfg.data_hint}' if 'data_hint' in cfg else ''
@@ -44,16 +46,34 @@ def check_data(cfg: Config, *dataloaders: str) -> None:
         if names and expected and names != expected:  # the data set itself says that it has none
             raise ValueError(
                 f'the class folders of {folder} are not those of {first}: '
-                f'missing: {", ".join(sorted({*expected} - {*names})) or "none"}; '
-                f'unexpected: {", ".join(sorted({*names} - {*expected})) or "none"}'
+                + difference(names, expected)
             )
 
 
+def difference(names: Sequence[str], expected: Sequence[str]) -> str:
+    """How the names of classes are not those that were expected.
+
+    Example:
+        >>> difference(['cat', 'eel'], ['cat', 'dog'])
+        'missing: dog; unexpected: eel'
+        >>> difference(['dog', 'cat'], ['cat', 'dog'])
+        'the same in another order'
+    """
+    missing, unexpected = (
+        ', '.join(sorted({*a} - {*b})) for a, b in ((expected, names), (names, expected))
+    )
+    if not missing and not unexpected:
+        return 'the same in another order'
+    return f'missing: {missing or "none"}; unexpected: {unexpected or "none"}'
+
+
 def _folder(dataset: Cfg) -> Path:
-    prefix = dataset.get('data_prefix', '')
+    prefix = dataset.get('data_prefix') or ''
+    if isinstance(prefix, dict):
+        prefix = prefix.get('img_path', '')
     if issubclass(_dataset_class(dataset), CustomDataset):  # ImageNet has a folder for each split
         prefix = prefix or dataset.get('split', '')
-    return Path(dataset.get('data_root', ''), prefix if isinstance(prefix, str) else '')
+    return Path(dataset.get('data_root') or '', prefix)
 
 
 def missing_folder(dataset: Cfg) -> str | None:
@@ -72,7 +92,7 @@ def missing_archive(dataset: Cfg) -> str | None:
     kind = _dataset_class(dataset)
     if not hasattr(kind, 'train_list'):
         return None
-    root = Path(dataset.get('data_root', ''), dataset.get('data_prefix', ''))
+    root = _folder(dataset)
     files = kind.train_list + kind.test_list
     if hasattr(kind, 'url'):  # CIFAR: one archive
         archives = [(kind.filename, kind.tgz_md5, kind.url)]

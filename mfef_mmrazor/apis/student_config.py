@@ -13,6 +13,7 @@ from mmpretrain.registry import DATASETS, METRICS, TRANSFORMS
 from torch import Tensor, nn
 
 from ..cfg_type import Cfg
+from ..datasets.image_folder import EXTENSIONS
 from ..models.builder import scope_and_class
 from ..models.students import resolve_student
 from .completion import is_called
@@ -61,10 +62,10 @@ def test_part(cfg: Cfg, classes: Sequence[str] | None, pipeline: list[Cfg]) -> C
     if dataset.get('type', '').rpartition('.')[2] == 'ImageFolder':
         own = ('num_classes', 'skip_corrupt')
         dataset = {key: value for key, value in dataset.items() if key not in own}
-        dataset['type'] = 'CustomDataset'
+        dataset = {'extensions': EXTENSIONS, **dataset, 'type': 'CustomDataset'}
     metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     served = [_is_mmpretrains(METRICS, metric) for metric in metrics]
-    if all([_is_mmpretrains(DATASETS, dataset), *served]) and _loaders(dataset['pipeline']):
+    if all([_is_mmpretrains(DATASETS, dataset), *served]) and _loaders(image_pipeline(cfg)):
         loader['dataset'] = dict(dataset, pipeline=pipeline)
         return dict(test_dataloader=loader, test_cfg={}, test_evaluator=evaluator)
     stub = dict(type='CustomDataset', classes=classes, pipeline=pipeline)
@@ -156,7 +157,7 @@ def resizing(cfg: Cfg) -> Cfg:
 
 def _mmcv(transform: Cfg) -> Cfg:
     """Replace ``LoadIntactImage`` by mmcv's transform, of which it differs for broken pictures and
-    those of 16 bits alone; others stay as they are."""
+    those of 16 or 32 bits alone; others stay as they are."""
     if not transform['type'].endswith('LoadIntactImage'):
         return transform
     return dict(imdecode_backend='pillow') | transform | dict(type='LoadImageFromFile')

@@ -14,7 +14,7 @@ from ..engine.checkpoint_files import newest_checkpoint
 from ..engine.hooks import ProgressHook, SignalHook
 from ..engine.predictions import check_suffix, keep_predictions, write_predictions
 from ..engine.workers import end_workers
-from .checkpoints import check_model, check_teacher
+from .checkpoints import check_classes, check_model, check_teacher
 from .checks import check_folder, check_same_start, check_sync_bn, check_training
 from .completion import SCORED_BY, complete_hooks, use_tta
 from .config import by_iterations, use_iterations, value_at
@@ -145,8 +145,8 @@ def test(
 
     Raises:
         FileNotFoundError: The data or the checkpoint is not there.
-        ValueError: The checkpoint is of another architecture; names the keys; or there is no test
-            data, or ``out`` is of another kind.
+        ValueError: The checkpoint is of another architecture; names the keys; or it was trained on
+            other classes; or there is no test data, or ``out`` is of another kind.
     """
     cfg = copy.deepcopy(cfg)
     if any(cfg.get(part) is None for part in SCORED_BY['test']):
@@ -165,6 +165,7 @@ def test(
     if tta:
         use_tta(cfg)
     runner = Runner.from_cfg(cfg)
+    check_classes(checkpoint, runner.test_dataloader.dataset)
     if out is None:
         return runner.test()
     out.parent.mkdir(parents=True, exist_ok=True)

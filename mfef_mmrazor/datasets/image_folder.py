@@ -1,15 +1,19 @@
 """Images in one folder per class."""
 
 import logging
+from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
+from mmcv.transforms import LoadImageFromFile
 from mmengine.logging import print_log
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
 
-from .loading import BrokenImageError, LoadIntactImage
+from .loading import LoadIntactImage
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 
 
 @DATASETS.register_module()
@@ -22,14 +26,18 @@ class ImageFolder(CustomDataset):
     ``tools/train.py`` also compares the names in both splits.
 
     Args:
-        num_classes: How many class folders there are; None to take what is there.
-        skip_corrupt: Read every file once at the start, log those that are not whole images, and
-            leave them out: the same ones in every process, worker and resumed run. Otherwise the
-            first one that is met stops the run, if the pipeline reads with ``LoadIntactImage``.
+        num_classes: How many class folders there are, or how many labels there may be in
+            ``ann_file``; None to take what is there.
+        skip_corrupt: Read every file once at the start, log those that are not whole images, or
+            that the pipeline cannot read, and leave them out: the same ones in every process,
+            worker and resumed run. Otherwise the first one that is met stops the run, if the
+            pipeline reads with ``LoadIntactImage``.
+        extensions: How the names of pictures end; other files are left out.
         **kwargs: As in :class:`mmpretrain.datasets.CustomDataset`.
 
     Raises:
-        ValueError: There is another number of class folders; or no picture is whole.
+        ValueError: There is another number of class folders, or a label that is not below it; or no
+            picture is whole.
 
     Example:
         >>> import tempfile
@@ -47,11 +55,15 @@ class ImageFolder(CustomDataset):
     """
 
     def __init__(
-        self, num_classes: int | None = None, skip_corrupt: bool = False, **kwargs: Any
+        self,
+        num_classes: int | None = None,
+        skip_corrupt: bool = False,
+        extensions: Sequence[str] = EXTENSIONS,
+        **kwargs: Any,
     ) -> None:
         self.num_classes = num_classes
         self.skip_corrupt = skip_corrupt
-        super().__init__(**kwargs)
+        super().__init__(extensions=extensions, **kwargs)
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Paths and labels of all files."""
@@ -63,14 +75,26 @@ class ImageFolder(CustomDataset):
                     f'({", ".join(classes[:5])}{", ..." * (len(classes) > 5)}), expected '
                     f'num_classes={self.num_classes}: {self.img_prefix}/<class>/<picture>'
                 )
-        return super().load_data_list()
+        samples = super().load_data_list()
+        if self.num_classes is not None and self.with_label:
+            for sample in samples:
+                if not 0 <= sample['gt_label'] < self.num_classes:
+                    raise ValueError(
+                        f'{self.ann_file}: {sample["img_path"]} has the label '
+                        f'{sample["gt_label"]}, expected 0 to {self.num_classes - 1} '
+                        f'(num_classes={self.num_classes})'
+                    )
+        return samples
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Without the broken ones, if they are to be skipped."""
         if not self.skip_corrupt:
             return self.data_list
+        loaders = [x for x in self.pipeline.transforms if isinstance(x, LoadImageFromFile)]
+        if 'pillow' not in [x.imdecode_backend for x in loaders]:
+            loaders.append(LoadIntactImage())  # other decoders take truncated files
         with ThreadPool() as pool:
-            whole = pool.map(_is_whole, [sample['img_path'] for sample in self.data_list])
+            whole = pool.map(lambda sample: _is_whole(sample['img_path'], loaders), self.data_list)
         kept, broken = (
             [sample for sample, good in zip(self.data_list, whole, strict=True) if good == wanted]
             for wanted in (True, False)
@@ -87,9 +111,8 @@ class ImageFolder(CustomDataset):
         return kept
 
 
-def _is_whole(path: str) -> bool:
+def _is_whole(path: str, loaders: Sequence[Callable[..., Any]]) -> bool:
     try:
-        LoadIntactImage()(dict(img_path=path))
-    except BrokenImageError:
+        return all(load(dict(img_path=path)) is not None for load in loaders)
+    except Exception:  # every decoder has errors of its own
         return False
-    return True

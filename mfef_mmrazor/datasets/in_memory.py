@@ -6,14 +6,15 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
+import cv2
 import numpy as np
+import PIL
 import torch
-from mmengine.dataset import ConcatDataset
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS
@@ -23,6 +24,7 @@ from rich.progress import track
 from torch.utils.data import Dataset
 
 from ..cfg_type import Cfg
+from ..version import __version__
 
 
 @DATASETS.register_module()
@@ -46,7 +48,8 @@ class InMemory(Dataset[dict[str, Any]]):
         padding: Pixels to add on every side, for the crops.
         padding_mode: ``'reflect'``, or ``'constant'`` for zeros.
         cache: Keep what was read from files in ``{data_root}/{data_prefix}.*.npz``, so that the
-            next run need not decode them. Files that have come, gone or changed are noticed.
+            next run need not decode them. Files that have come, gone or changed are noticed, and
+            another version of a package that decodes them.
         test_mode: Add the pictures' paths to the data samples, as predictions name them.
 
     Raises:
@@ -146,21 +149,16 @@ def cached_images(
         numbers: See :func:`read_images`.
     """
     digest = hashlib.sha256(repr(cfg).encode()).hexdigest()[:12]
-    first = dataset.datasets[0] if isinstance(dataset, ConcatDataset) else dataset
-    file = Path(first.data_root, f'{Path(first.img_prefix).name}.{digest}.npz')
+    first = dataset
+    while hasattr(first, 'dataset') or hasattr(first, 'datasets'):  # a wrapper
+        first = first.dataset if hasattr(first, 'dataset') else first.datasets[0]
+    folder = Path(first.img_prefix)
+    file = Path(first.data_root or folder.parent, f'{folder.name}.{digest}.npz')
     files = fingerprint(paths)
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            if str(stored['files']) == files:
-                return stored['images']
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        BadZipFile,
-    ):  # there is none, or not a whole one
-        pass
+    # there may be none, or not a whole one
+    with suppress(Exception), np.load(file, allow_pickle=False) as stored:
+        if str(stored['files']) == files:
+            return stored['images']
     images = read_images(dataset, numbers)
     try:
         write_whole(file, images=images, files=files)
@@ -174,9 +172,11 @@ def cached_images(
 
 
 def fingerprint(paths: Sequence[str]) -> str:
-    """Changes where a file comes, goes, or is written anew."""
-    facts = [(path, (stat := os.stat(path)).st_size, stat.st_mtime_ns) for path in paths]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    """Changes where a file comes, goes, or is written anew, or may be decoded in another way."""
+    versions = (__version__, cv2.__version__, PIL.__version__)
+    stats = [(path, os.stat(path)) for path in paths]
+    facts = [(path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]
+    return hashlib.sha256(json.dumps([versions, facts]).encode()).hexdigest()
 
 
 def read_images(dataset: Any, numbers: Sequence[int | None]) -> np.ndarray:
@@ -214,23 +214,23 @@ def read_images(dataset: Any, numbers: Sequence[int | None]) -> np.ndarray:
         return image
 
     console = Console(stderr=True)
+    images: list[np.ndarray] = []
     with ThreadPool() as pool:
-        images = list(
-            track(
-                pool.imap(read, range(len(numbers)), chunksize=64),
-                'Reading images',
-                total=len(numbers),
-                transient=True,
-                console=console,
-                disable=not (console.is_terminal and is_main_process()),
-            )
-        )
-    for i, image in enumerate(images):
-        if image.shape != images[0].shape:
-            raise ValueError(
-                f'InMemory: image {i} is {image.shape}, image 0 is {images[0].shape}; bring all to '
-                'one size with a Resize in the pipeline of dataset'
-            )
+        for image in track(
+            pool.imap(read, range(len(numbers)), chunksize=64),
+            'Reading images',
+            total=len(numbers),
+            transient=True,
+            console=console,
+            disable=not (console.is_terminal and is_main_process()),
+        ):
+            images.append(image)
+            if image.shape != images[0].shape:
+                raise ValueError(
+                    f'InMemory: image {len(images) - 1} is {image.shape}, image 0 is '
+                    f'{images[0].shape}; bring all to one size with a Resize in the pipeline of '
+                    'dataset'
+                )
     return np.stack(images)
 
 

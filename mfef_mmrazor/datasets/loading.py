@@ -20,16 +20,17 @@ class LoadIntactImage(LoadImageFromFile):
 
     Some versions of OpenCV return the part of a truncated JPEG that is there, the rest grey. Pillow
     never does. Images of 16 bits are scaled to 8 by OpenCV, as mmcv does: Pillow would make all
-    above 255 white. An image that was read before passes
-    unchanged: mmpretrain's inferencers read images themselves, and only take a transform called
-    ``LoadImageFromFile`` out of the pipeline.
+    above 255 white. Those of 32 bits say no range to scale from, and are refused, except with
+    ``color_type='unchanged'``. An image that was read before passes unchanged: mmpretrain's
+    inferencers read images themselves, and only take a transform called ``LoadImageFromFile`` out
+    of the pipeline.
 
     Args:
         imdecode_backend: mmcv's name of the decoder; ``'cv2'`` is faster.
         **kwargs: As in :class:`mmcv.transforms.LoadImageFromFile`.
 
     Raises:
-        BrokenImageError: The file is not there, empty, truncated or no picture.
+        BrokenImageError: The file is not there, empty, truncated, no picture, or one of 32 bits.
 
     Example:
         >>> from mfef_mmrazor.datasets import LoadIntactImage
@@ -48,9 +49,10 @@ class LoadIntactImage(LoadImageFromFile):
             return results
         path = results['img_path']
         try:
-            if self.is_deep(path):
-                return self.deep.transform(results)
-            return super().transform(results)
+            bits = self.bits_of(path)
+            if bits == 32 and self.color_type != 'unchanged':
+                raise ValueError('32 bits a channel: convert it to 8 or 16')
+            return (self.deep if bits == 16 else super()).transform(results)
         except Exception as error:  # every decoder has errors of its own
             reason = ' '.join(str(error).split())
             raise BrokenImageError(
@@ -58,19 +60,20 @@ class LoadIntactImage(LoadImageFromFile):
                 'leave out all such files: ImageFolder(skip_corrupt=True)'
             ) from None
 
-    def is_deep(self, path: str) -> bool:
-        """Whether a file is a whole picture of 16 bits a channel."""
+    def bits_of(self, path: str) -> int:
+        """How many bits a channel of a picture has, 8, 16 or 32; 8 where it cannot be told."""
         if path.lower().endswith(ALWAYS_8_BITS):
-            return False
+            return 8
         try:
             with (
                 fileio.get_local_path(path, self.backend_args) as local,
                 Image.open(local) as image,
             ):
-                # older Pillow has one mode, I, for 16 and 32 bits; a PNG has no 32
-                if image.mode[:4] != 'I;16' and (image.mode, image.format) != ('I', 'PNG'):
-                    return False
-                image.load()
+                # mode I is 32 bits, but 16 of a PGM, and of a PNG in older Pillow
+                deep = image.mode == 'I' and image.format in ('PNG', 'PPM')
+                if deep or image.mode.startswith('I;16'):
+                    image.load()
+                    return 16
+                return 32 if image.mode in ('I', 'F') else 8
         except Exception:  # what is wrong with it is said when it is read
-            return False
-        return True
+            return 8

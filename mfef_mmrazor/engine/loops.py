@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import broadcast, get_world_size
 from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 from mmengine.model import BaseModel, BaseTTAModel
-from mmengine.runner import Runner, TestLoop, ValLoop, autocast
+from mmengine.runner import BaseLoop, TestLoop, ValLoop, autocast
 from mmrazor.registry import LOOPS
 from torch import Tensor
 
@@ -67,17 +67,39 @@ def collected_as(evaluator: Evaluator | PredictorsEvaluator) -> dict[str, Any]:
     return {name: getattr(first, name) for name in names if hasattr(first, name)}
 
 
-class _PredictorsLoop:
+class _PredictorsLoop(BaseLoop):
     """What the two loops share: the step that asks the model for all predictors at once."""
 
     stage: str
-    runner: Runner
     evaluator: Any
     fp16: bool
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, dtype: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if dtype not in (None, 'bfloat16'):
+            raise ValueError(f"{self.stage}_cfg.dtype={dtype!r}, expected 'bfloat16' or nothing")
+        self.dtype = torch.bfloat16 if dtype else None
         self.evaluator = PredictorsEvaluator(self.evaluator)
+        self.own_buffers: list[tuple[Tensor, Tensor]] = []  # and the values that they had
+
+    def run(self) -> dict[str, float]:
+        """Score with the batch-norm statistics of the first process: those are saved."""
+        if get_world_size() > 1:
+            averaging = averaging_hook(self.runner)  # it puts in its own, in before_*_epoch
+            models = [unwrapped(self.runner.model), *([averaging.ema_model] if averaging else [])]
+            self.own_buffers = [(x, x.clone()) for model in models for x in model.buffers()]
+            for buffer, _ in self.own_buffers:
+                broadcast(buffer)
+        try:
+            return super().run()
+        finally:
+            self.give_back_buffers()
+
+    def give_back_buffers(self) -> None:
+        """Go on with the statistics that this process had."""
+        for buffer, own in self.own_buffers:
+            buffer.copy_(own)
+        self.own_buffers = []
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:
@@ -85,7 +107,7 @@ class _PredictorsLoop:
         hook_args = dict(batch_idx=idx, data_batch=data_batch)
         self.runner.call_hook(f'before_{self.stage}_iter', **hook_args)
         model = unwrapped(self.runner.model)
-        with autocast(enabled=self.fp16):
+        with autocast(enabled=self.fp16, dtype=self.dtype):
             predictions = predict_all(model, data_batch)
         self.evaluator.process(predictions, data_batch)
         outputs = predictions['student0']
@@ -121,33 +143,12 @@ class OnlineDistillValLoop(_PredictorsLoop, ValLoop):
         runner: The runner.
         dataloader: Data loader or its config.
         evaluator: Evaluator or its config; every predictor gets a copy.
-        fp16: Predict in the autocast precision of the device (bf16 on the CPU).
+        fp16: Predict under autocast.
+        dtype: ``'bfloat16'`` for bf16; None for the precision of the device: fp16 on a GPU, bf16 on
+            the CPU.
     """
 
     stage = 'val'
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.own_buffers: list[tuple[Tensor, Tensor]] = []  # and the values that they had
-
-    def run(self) -> dict[str, float]:
-        """Score with the batch-norm statistics of the first process: those are saved."""
-        if get_world_size() > 1:
-            averaging = averaging_hook(self.runner)  # it puts in its own, in before_val_epoch
-            models = [unwrapped(self.runner.model), *([averaging.ema_model] if averaging else [])]
-            self.own_buffers = [(x, x.clone()) for model in models for x in model.buffers()]
-            for buffer, _ in self.own_buffers:
-                broadcast(buffer)
-        try:
-            return super().run()
-        finally:
-            self.give_back_buffers()
-
-    def give_back_buffers(self) -> None:
-        """Go on with the statistics that this process had."""
-        for buffer, own in self.own_buffers:
-            buffer.copy_(own)
-        self.own_buffers = []
 
 
 @LOOPS.register_module()
@@ -158,7 +159,9 @@ class OnlineDistillTestLoop(_PredictorsLoop, TestLoop):
         runner: The runner.
         dataloader: Data loader or its config.
         evaluator: Evaluator or its config; every predictor gets a copy.
-        fp16: Predict in the autocast precision of the device (bf16 on the CPU).
+        fp16: Predict under autocast.
+        dtype: ``'bfloat16'`` for bf16; None for the precision of the device: fp16 on a GPU, bf16 on
+            the CPU.
     """
 
     stage = 'test'

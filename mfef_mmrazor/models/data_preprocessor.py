@@ -119,7 +119,7 @@ class InMemoryDataPreprocessor(ClsDataPreprocessor):
         inputs, scores = self.batch_augments(inputs, scores)
         samples = [
             DataSample().set_gt_label(label).set_gt_score(score)
-            for label, score in zip(labels, scores, strict=True)
+            for label, score in zip(labels.split(1), scores, strict=True)  # no .item() for each
         ]
         return dict(inputs=inputs, data_samples=samples)
 

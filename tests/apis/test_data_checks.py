@@ -76,3 +76,23 @@ def test_class_folders_of_other_names_are_other_classes(nowhere):
     with pytest.raises(ValueError, match='/val .*/train: missing: cat; unexpected: eel'):
         check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_data(cfg, 'val_dataloader')
+
+
+def test_a_prefix_may_be_a_dict(nowhere):
+    cfg = Config.fromfile(DATASETS / 'image_folder.py')
+    cfg.train_dataloader.dataset.data_prefix = dict(img_path='learn')
+    (nowhere / 'data/image_folder').mkdir(parents=True)
+    (nowhere / 'data/image_folder/notes.txt').touch()
+    with pytest.raises(FileNotFoundError, match='not found: data/image_folder/learn; expected'):
+        check_data(cfg, 'train_dataloader')
+    for folder in ('learn/cat', 'val/eel'):
+        (nowhere / 'data/image_folder' / folder).mkdir(parents=True)
+    with pytest.raises(ValueError, match='/val .*/learn: missing: cat; unexpected: eel'):
+        check_data(cfg, 'train_dataloader', 'val_dataloader')
+
+
+@pytest.mark.parametrize('name', ['image_folder', 'cifar10'])
+def test_data_on_another_host_is_not_looked_for(name):
+    cfg = Config.fromfile(DATASETS / f'{name}.py')
+    cfg.train_dataloader.dataset.data_root = 's3://bucket/data'
+    check_data(cfg, 'train_dataloader')

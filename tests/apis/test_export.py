@@ -12,14 +12,14 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmpretrain import ImageClassificationInferencer, get_model
-from mmpretrain.registry import TRANSFORMS
+from mmpretrain.registry import DATASETS, TRANSFORMS
 from PIL import Image
 from processes import run_python, run_script
 from safetensors import safe_open
 from safetensors.torch import load_model
 from sklearn.datasets import load_digits
 
-from mfef_mmrazor.apis import export, load_config, train, user_errors
+from mfef_mmrazor.apis import export, load_config, student_config, train, user_errors
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
@@ -253,6 +253,15 @@ def with_history(checkpoint, folder, own, results=None, seed=0):
 
 def scores(*students):
     return [dict(epoch=i, student0=a, student1=b) for i, (a, b) in enumerate(students, start=1)]
+
+
+def test_mmpretrain_finds_the_same_kinds_of_files(tmp_path):
+    (tmp_path / 'test/cat').mkdir(parents=True)
+    (tmp_path / 'test/cat/0.webp').touch()
+    cfg = load_config(CONFIGS / 'mfef/mfef_resnet8-x2_1xb128-20e_cifar10-folder.py')
+    dataset = student_config.test_part(cfg, None, [])['test_dataloader']['dataset']
+    assert dataset['type'] == 'CustomDataset'
+    assert len(DATASETS.build(dict(dataset, data_root=str(tmp_path)))) == 1
 
 
 BEST = {

@@ -112,6 +112,18 @@ def test_a_test_needs_no_training_data(finished, tmp_path):
     assert score(cfg, finished / 'epoch_2.pth') == whole
 
 
+def test_data_of_other_classes_than_the_training_had_is_refused(finished, tmp_path):
+    digits = [*'0123456789']
+    for other, message in (
+        ([*digits[:9], 'A'], 'missing: 9; unexpected: A'),
+        (digits[:9], 'missing: 9; unexpected: none'),
+        (digits[::-1], 'the same in another order'),
+    ):
+        cfg = config(tmp_path, test_dataloader__dataset__metainfo=dict(classes=other))
+        with pytest.raises(ValueError, match=rf'epoch_2.pth was trained on: {message}\. Give'):
+            score(cfg, finished / 'epoch_2.pth')
+
+
 def test_images_that_are_left_out_of_every_epoch_are_not_counted(tmp_path):
     whole = config(tmp_path, train_dataloader__batch_size=30, train_cfg__max_epochs=1)
     whole.train_dataloader.drop_last = True

@@ -10,7 +10,7 @@ import torch
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
-from pictures import truncate, write_tree
+from pictures import picture, truncate, write_tree
 from processes import run_script
 from sklearn.metrics import balanced_accuracy_score
 
@@ -65,6 +65,39 @@ def test_another_number_of_classes(tree):
         ImageFolder(data_root=str(tree), num_classes=4)
     with pytest.raises(ValueError, match=r'has 0 class folders \(\), expected .*/a/<class>/<pict'):
         ImageFolder(data_root=str(tree), data_prefix='a', num_classes=3)
+
+
+def test_a_label_of_a_list_that_is_no_class(tree, tmp_path):
+    (tmp_path / 'labels.txt').write_text('a/000.jpg 0\nb/000.jpg 2\n')
+    folder = dict(data_root=str(tmp_path), data_prefix='tree', ann_file='labels.txt')
+    assert ImageFolder(**folder, num_classes=3).get_gt_labels().tolist() == [0, 2]
+    with pytest.raises(
+        ValueError, match=r'labels.txt: .*tree/b/000.jpg has the label 2, expected 0 to 1 \(num_cl'
+    ):
+        ImageFolder(**folder, num_classes=2)
+
+
+def test_pictures_of_all_kinds_are_found(tree):
+    for suffix, kind in (('tiff', 'TIFF'), ('WEBP', 'WEBP')):
+        (tree / f'a/picture.{suffix}').write_bytes(picture(8, 8, kind=kind))
+    (tree / 'a/notes.txt').touch()
+    dataset = ImageFolder(
+        data_root=str(tree), skip_corrupt=True, pipeline=[dict(type='LoadIntactImage')]
+    )
+    assert paths(dataset)[4:6] == ['picture.WEBP', 'picture.tiff']
+    assert dataset[4]['img'].shape == dataset[5]['img'].shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(('backend', 'left'), [('pillow', 5), ('cv2', 4)])
+def test_what_the_pipeline_cannot_read_is_left_out(backend, left, tree):
+    (tree / 'a/900.png').write_bytes(picture(8, 8, kind='PCX'))  # OpenCV does not know it
+    dataset = ImageFolder(
+        data_root=str(tree),
+        skip_corrupt=True,
+        pipeline=[dict(type='LoadImageFromFile', imdecode_backend=backend)],
+    )
+    assert dataset.get_gt_labels().tolist() == [0] * left + [1] * 4 + [2] * 2
+    assert all(dataset[i]['img'].shape[2] == 3 for i in range(len(dataset)))
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
+import PIL
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -67,22 +69,43 @@ def test_files_are_read_again_only_where_they_have_changed(folder):
     kept = file.read_bytes()
     picture = Path(folder['data_root'], 'train/dog/001.png')
     stat = picture.stat()
+    whole = picture.read_bytes()
     picture.write_bytes(b'x' * stat.st_size)
-    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert torch.equal(InMemory(folder, cache=True).images, first)  # as the cache knows it
-    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    os.utime(picture, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # as rsync or tar do
     with pytest.raises(BrokenImageError, match='001.png'):
         InMemory(folder, cache=True)
     assert file.read_bytes() == kept
+    picture.write_bytes(whole)
+    assert torch.equal(InMemory(folder, cache=True).images, first)
+    kept = file.stat().st_mtime_ns
+    InMemory(folder, cache=True)
+    assert file.stat().st_mtime_ns == kept
     picture.unlink()
     assert len(InMemory(folder, cache=True).images) == 5
-    assert file.read_bytes() != kept
+    assert file.stat().st_mtime_ns != kept
 
 
-def test_a_broken_cache_is_written_anew(folder):
+def test_what_another_decoder_read_is_read_again(folder, monkeypatch):
+    InMemory(folder, cache=True)
+    (file,) = Path(folder['data_root']).glob('train.*.npz')
+    for package in (cv2, PIL):
+        kept = file.read_bytes()
+        monkeypatch.setattr(package, '__version__', 'another')
+        InMemory(folder, cache=True)
+        assert file.read_bytes() != kept
+
+
+def open_a_bracket(file):
+    """In the description of an array, which numpy parses."""
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b', }', b', ('))
+
+
+@pytest.mark.parametrize('damage', [truncate, open_a_bracket])
+def test_a_broken_cache_is_written_anew(damage, folder):
     first = InMemory(folder, cache=True).images
     (file,) = Path(folder['data_root']).glob('train.*.npz')
-    truncate(file)
+    damage(file)
     assert torch.equal(InMemory(folder, cache=True).images, first)
     assert np.load(file)['images'].shape == (6, 12, 12, 3)
     assert sorted(Path(folder['data_root']).iterdir()) == [file.parent / 'train', file]
@@ -109,6 +132,12 @@ def test_a_fold_keeps_the_numbers_of_its_images():
 def test_what_cannot_be_one_array_is_refused(folder):
     write_tree(Path(folder['data_root'], 'train'), dict(emu=1), 10, 12, '.png')
     with pytest.raises(ValueError, match=r'\(10, 12, 3\).*\(12, 12, 3\)'):
+        InMemory(folder)
+    # before the others are read
+    write_tree(Path(folder['data_root'], 'train'), dict(ant=1, dog=70), 10, 12, '.png')
+    truncate(Path(folder['data_root'], 'train/dog/069.png'))
+    write_tree(Path(folder['data_root'], 'train'), dict(ant=1), 12, 12, '.png')
+    with pytest.raises(ValueError, match=r'image \d is \(10, 12, 3\), image 0 is \(12, 12, 3\)'):
         InMemory(folder)
     with pytest.raises(ValueError, match='PackInputs'):
         InMemory(dict(type='Digits', pipeline=[dict(type='PackInputs')]))
@@ -140,3 +169,22 @@ def test_the_cache_of_several_folders_in_one(folder):
         first, second = (InMemory(both, cache=True) for _ in range(2))
     assert len(first) == 12 and torch.equal(first.images, second.images)
     assert len([*Path(folder['data_root']).glob('train.*.npz')]) == 1
+
+
+def test_the_cache_is_beside_the_folder_whatever_is_around_it(folder, monkeypatch):
+    root = Path(folder.pop('data_root'))
+    folder['data_prefix'] = str(root / 'train')
+    (root / 'elsewhere').mkdir()
+    monkeypatch.chdir(root / 'elsewhere')
+    wrapped = [
+        folder,
+        dict(type='KFoldDataset', num_splits=3, dataset=folder),
+        dict(type='RepeatDataset', times=2, dataset=folder),
+        dict(type='ConcatDataset', datasets=[dict(type='RepeatDataset', times=2, dataset=folder)]),
+    ]
+    for number, dataset in enumerate(wrapped, start=1):
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            first, second = (InMemory(dataset, cache=True) for _ in range(2))
+        assert torch.equal(first.images, second.images)
+        assert len([*root.glob('train.*.npz')]) == number
+    assert not [*Path.cwd().iterdir()]

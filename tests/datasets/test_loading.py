@@ -54,8 +54,13 @@ def test_opencv_if_asked_for_gets_the_same_message(tmp_path):
         LoadIntactImage(imdecode_backend='cv2')(dict(img_path=str(path)))
 
 
-@pytest.mark.parametrize('suffix', ['png', 'tif'])
-@pytest.mark.parametrize('shape', [(12, 12), (12, 12, 3)])
+GREY, COLOUR = (12, 12), (12, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'shape'),
+    [('png', GREY), ('png', COLOUR), ('tif', GREY), ('tif', COLOUR), ('pgm', GREY)],
+)
 def test_more_than_8_bits_are_scaled_as_opencv_does(suffix, shape, tmp_path):
     path = str(tmp_path / f'picture.{suffix}')
     deep = np.random.default_rng(0).integers(0, 2**16, shape, dtype=np.uint16)
@@ -73,8 +78,12 @@ def test_more_than_8_bits_are_scaled_as_opencv_does(suffix, shape, tmp_path):
         LoadIntactImage()(dict(img_path=path))
 
 
-def test_pictures_of_32_bits_are_read_as_pillow_does(tmp_path):
+@pytest.mark.parametrize('dtype', [np.int32, np.float32])
+def test_pictures_of_32_bits_are_refused_or_unchanged(dtype, tmp_path):
     path = str(tmp_path / 'picture.tif')
-    values = np.arange(144, dtype=np.float32).reshape(12, 12)
+    values = 1000 * np.arange(144, dtype=dtype).reshape(12, 12)
     Image.fromarray(values).save(path)
-    assert np.array_equal(LoadIntactImage()(dict(img_path=path))['img'][..., 0], values)
+    with pytest.raises(BrokenImageError, match='32 bits a channel: convert it to 8 or 16'):
+        LoadIntactImage()(dict(img_path=path))
+    unchanged = LoadIntactImage(color_type='unchanged')
+    assert np.array_equal(unchanged(dict(img_path=path))['img'], values)

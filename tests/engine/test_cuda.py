@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner import Runner
 
 from mfef_mmrazor.apis import load_config, train
 from mfef_mmrazor.apis.benchmark import METHODS
@@ -55,6 +56,19 @@ def test_images_are_those_of_the_cpu():
         views[device] = [view.cpu() for view in found['inputs']]
     for cpu, gpu in zip(*views.values(), strict=True):
         assert torch.equal(cpu, gpu)
+
+
+@pytest.mark.parametrize(('options', 'expected'), [
+    ({'val_cfg.fp16': True}, torch.float16),
+    ({'val_cfg.fp16': True, 'val_cfg.dtype': 'bfloat16'}, torch.bfloat16),
+])  # fmt: skip
+def test_scoring_in_fp16_and_bf16(options, expected, tmp_path):
+    runner = Runner.from_cfg(load_config(CONFIG, tmp_path, options))
+    found = []
+    conv = runner.model.architecture.backbone.conv1
+    conv.register_forward_hook(lambda module, args, out: found.append(out.dtype))
+    runner.val()
+    assert set(found) == {expected}
 
 
 def test_mixed_precision_and_resume(tmp_path):

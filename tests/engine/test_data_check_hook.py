@@ -44,6 +44,7 @@ def run(
     distiller='DMLDistiller',
     batch_size=9,
     train_cfg=dict(by_epoch=True, max_epochs=1),
+    val_dataloader=None,
     **options,
 ):
     dataset = dict(type='mmpretrain.Digits', train_per_class=1, pipeline=PIPELINE)
@@ -64,6 +65,9 @@ def run(
         work_dir=str(work_dir),
         train_dataloader={**loader, **options},
         train_cfg=train_cfg,
+        val_dataloader=val_dataloader,
+        val_cfg=val_dataloader and dict(),
+        val_evaluator=val_dataloader and dict(type='mmpretrain.Accuracy'),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
         custom_hooks=[dict(type='mmrazor.DataCheckHook')],
         randomness=dict(seed=0),
@@ -120,6 +124,19 @@ def test_copies_of_an_image_that_are_cropped_alike_are_warned_of(tmp_path, times
     )
     warn_of_repeats(loader)
     assert len([line for line in log if 'the same crop and flip' in line]) == times - 1
+
+
+def test_classes_without_a_validation_image_are_warned_of(tmp_path, capsys):
+    def warned(indices):
+        digits = dict(type='mmpretrain.Digits', pipeline=PIPELINE, indices=indices)
+        loader = dict(
+            batch_size=9, num_workers=0, dataset=digits, sampler=dict(type='DefaultSampler')
+        )
+        run(tmp_path / str(indices), val_dataloader=loader)
+        return capsys.readouterr().out
+
+    assert 'has no image' not in warned(20)
+    assert 'has no image of 7 of 10 classes (3, 4, 5, 6, 7, ...): ' in warned(3)
 
 
 def test_one_class(tmp_path):

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.fileio import load
 from mmengine.hooks import EMAHook, Hook
@@ -95,6 +96,9 @@ def test_scores_of_several_views_are_averaged():
 CONFIG = Path(__file__).parents[2] / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
 
 
+SMALL_VAL = {f'{stage}_dataloader.dataset.indices': 20 for stage in ('val', 'test')}
+
+
 def train_and_keep_the_buffers(work_dir):
     """Train in one of several processes; the first batch-norm statistics, after the validation."""
     small = {
@@ -102,11 +106,16 @@ def train_and_keep_the_buffers(work_dir):
         'train_cfg.val_interval': 2,
         'train_dataloader.batch_size': 10,
         'train_dataloader.dataset.train_per_class': 20,
-        'val_dataloader.dataset.indices': 20,
+        **SMALL_VAL,
     }
     runner = train(load_config(CONFIG, work_dir, small, launcher='pytorch'))
     mean = runner.model.module.architecture.backbone.bn1.running_mean
     torch.save(mean, work_dir / f'mean{runner.rank}.pt')
+    runner.model.module.architecture.backbone.bn1.register_forward_hook(
+        lambda norm, *_: torch.save(norm.running_mean, work_dir / f'tested{runner.rank}.pt')
+    )
+    runner.test()
+    assert torch.equal(mean, torch.load(work_dir / f'mean{runner.rank}.pt'))
 
 
 @HOOKS.register_module()
@@ -145,6 +154,7 @@ def test_several_processes_score_with_the_same_averages(tmp_path):
 def test_several_processes_score_what_is_saved(tmp_path):
     in_processes(2, train_and_keep_the_buffers, tmp_path)
     assert not torch.equal(*(torch.load(tmp_path / f'mean{i}.pt') for i in (0, 1)))
+    assert torch.equal(*(torch.load(tmp_path / f'tested{i}.pt') for i in (0, 1)))
     (scored,) = json.loads((tmp_path / 'results.json').read_text())['calibration']
 
     cfg = load_config(CONFIG, tmp_path / 'again', {'val_dataloader.dataset.indices': 20})
@@ -155,3 +165,24 @@ def test_several_processes_score_what_is_saved(tmp_path):
     metrics = runner.val_loop.run()
     for i in (0, 1):
         assert metrics[f'student{i}.nll'] == pytest.approx(scored[f'student{i}']['nll'], abs=1e-4)
+
+
+@pytest.mark.parametrize('amp', [False, True])
+def test_the_fast_runtime_asks_for_bf16_and_amp_for_what_the_device_has(amp, tmp_path):
+    fast = Config.fromfile(CONFIG.parents[1] / '_base_/fast_runtime.py')
+    options = {**SMALL_VAL, **{name: dict(fast[name]) for name in ('val_cfg', 'test_cfg')}}
+    runner = Runner.from_cfg(load_config(CONFIG, tmp_path, options, amp=amp))
+    found = []
+    conv = runner.model.architecture.backbone.conv1
+    conv.register_forward_hook(lambda module, args, out: found.append(out.dtype))
+    runner.val()
+    runner.test()
+    for loop in (runner.val_loop, runner.test_loop):
+        assert loop.dtype == (None if amp else torch.bfloat16)
+    assert set(found) == {torch.bfloat16}
+
+
+def test_another_precision_is_refused(tmp_path):
+    cfg = load_config(CONFIG, tmp_path, {'val_cfg.dtype': 'half', **SMALL_VAL})
+    with pytest.raises(ValueError, match="val_cfg.dtype='half', expected 'bfloat16' or nothing"):
+        Runner.from_cfg(cfg).val_loop  # noqa: B018

@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
 from scipy.stats import chisquare
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mfef_mmrazor.models import InMemoryDataPreprocessor
 from mfef_mmrazor.models.builder import build
@@ -138,6 +139,28 @@ def test_mixup_makes_scores():
     assert ((scores > 0).sum(dim=1) == 2).any()
     with pytest.raises(ValueError, match='num_views=2'):
         preprocessor(batch_augments=mixup, num_classes=10, num_views=2)
+
+
+class CountReadNumbers(TorchDispatchMode):
+    """For each, a GPU would be waited for."""
+
+    number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.number += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_labels_of_mixed_images_are_not_read_one_by_one():
+    mixup = dict(augments=[dict(type='Mixup', alpha=1.0)])
+    images = torch.randint(0, 256, (20, 32, 32, 3), dtype=torch.uint8)
+    mixing = preprocessor(batch_augments=mixup, num_classes=10)
+    with CountReadNumbers() as read:
+        made = mixing(batch_of(images), True)
+    assert [sample.gt_label.tolist() for sample in made['data_samples']] == [
+        [number % 10] for number in range(20)
+    ]
+    assert read.number < 20
 
 
 @pytest.mark.parametrize('shape', [(6, 10), (10, 6)])

@@ -31,7 +31,8 @@ class DataCheckHook(Hook):
     - The last batch of an epoch has one image, and the model cannot be trained on one, as a batch
       norm gets a single number of each channel. A copy of the model tries it.
 
-    Images that are repeated within an epoch, but cropped alike each time, are warned of.
+    Images that are repeated within an epoch, but cropped alike each time, are warned of, and
+    classes that no validation image has.
 
     Raises:
         ValueError: One of these; in ``before_train``.
@@ -49,6 +50,8 @@ class DataCheckHook(Hook):
                 'a smaller batch_size'
             )
         warn_of_repeats(loader)
+        if runner.val_loop is not None:
+            warn_of_absent_classes(runner.val_dataloader.dataset)
         if isinstance(loader.sampler, InfiniteSampler) or loader.drop_last or not loader.batch_size:
             return
         images = len(loader.sampler)  # of this process
@@ -83,6 +86,24 @@ def warn_of_repeats(loader: DataLoader[Any]) -> None:
             'train_dataloader: an image that comes several times in an epoch gets the same crop '
             'and flip each time, as InMemory goes by its number; take the data set with its '
             'pipeline where the copies are to differ',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def warn_of_absent_classes(dataset: Any) -> None:
+    """Warn of classes that no image of a validation data set has."""
+    names = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    try:
+        found = {label for i in range(len(dataset)) for label in dataset.get_cat_ids(i)}
+    except (AttributeError, KeyError, NotImplementedError):  # it does not say the labels
+        return
+    absent = [str(name) for label, name in enumerate(names) if label not in found]
+    if absent:
+        print_log(
+            f'val_dataloader.dataset has no image of {len(absent)} of {len(names)} classes '
+            f'({", ".join(absent[:5])}{", ..." * (len(absent) > 5)}): metrics that are a mean over '
+            'classes, such as single-label/recall, count them as 0 %',
             logger='current',
             level=logging.WARNING,
         )
