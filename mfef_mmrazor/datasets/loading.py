@@ -54,8 +54,8 @@ class LoadIntactImage(LoadImageFromFile):
         except Exception as error:  # every decoder has errors of its own
             reason = ' '.join(str(error).split())
             raise BrokenImageError(
-                f'{path} cannot be read as a picture ({reason}). Replace or delete the file, or '
-                'leave out all such files: ImageFolder(skip_corrupt=True)'
+                f'{path} cannot be read as a picture ({reason}). Replace or delete the file. All '
+                'such files of a data set are left out by ImageFolder(skip_corrupt=True)'
             ) from None
 
     def is_deep(self, path: str) -> bool:
