@@ -24,7 +24,7 @@ from .comparison import (
     write_config,
 )
 from .completion import is_scored
-from .conditions import check_conditions, differences, warn_of_long_ramp_up
+from .conditions import NOT_SET, check_conditions, differences, warn_of_long_ramp_up
 from .data_checks import check_data
 from .lock import locked
 from .plan import show_plan
@@ -218,7 +218,7 @@ def check_unchanged(configs: Configs, work_dir: Path) -> None:
             keys = [
                 (key, a, b)
                 for key, a, b in differences(stored, cfg.to_dict())
-                if not (key in FROM_STUDENTS and None in (a, b))
+                if not (key in FROM_STUDENTS and NOT_SET in (a, b))
             ]
             if keys:
                 raise ValueError(

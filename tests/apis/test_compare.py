@@ -201,6 +201,12 @@ def test_runs_of_another_config_are_not_taken_for_this_one(compared, configs):
     assert sorted(compared.rglob('*')) == before
 
 
+def test_a_part_that_is_switched_off_is_another_config_than_its_default(compared, configs):
+    off = {**SMALL, 'model.distiller.enhanced_head': None}
+    with pytest.raises(ValueError, match='distiller.enhanced_head was not set, is None'):
+        compare(configs[:1], [0], compared, cfg_options=off)
+
+
 def test_a_dry_run_says_what_is_left_and_writes_nothing(compared, configs, variant, capsys):
     before = {path: path.stat().st_mtime_ns for path in compared.rglob('*')}
     third = variant('third', 'model["distiller"]["multi_scale"] = None\n')
