@@ -11,7 +11,11 @@ from mfef_mmrazor.apis import Slurm, Sweep, compare, report, user_errors
 def seed_range(text: str) -> list[int]:
     """``0-4`` or ``0,2,5``."""
     first, dash, last = text.partition('-')
-    return list(range(int(first), int(last) + 1)) if dash else [int(s) for s in text.split(',')]
+    if not dash:
+        return [int(s) for s in text.split(',')]
+    if int(first) > int(last):
+        raise argparse.ArgumentTypeError(f'{text} is no range: expected {last}-{first}')
+    return list(range(int(first), int(last) + 1))
 
 
 def main() -> None:
@@ -31,9 +35,7 @@ def main() -> None:
         help='run them on this machine, or as jobs of a Slurm cluster',
     )  # fmt: skip
     parser.add_argument('--partition', help="Slurm's partition (the cluster's default)")
-    parser.add_argument(
-        '--gpus-per-run', type=int, default=1, metavar='N', help='on Slurm (1); 0: on the CPU'
-    )
+    parser.add_argument('--gpus-per-run', type=int, metavar='N', help='on Slurm (1); 0: on the CPU')
     parser.add_argument(
         '--sbatch', nargs='+', action=DictAction, default={}, metavar='OPTION=VALUE',
         help="more of sbatch's options: time=600 cpus-per-task=8",
@@ -70,8 +72,12 @@ def main() -> None:
         parser.error('give configs and --work-dir, or --report DIR alone')
     if args.report and args.dry_run:
         parser.error('--report runs nothing: leave out --dry-run')
-    if args.launcher == 'local' and (args.partition or args.sbatch):
-        parser.error('--partition and --sbatch go with --launcher slurm')
+    of_slurm = args.partition or args.gpus_per_run is not None or args.sbatch
+    if args.launcher == 'local' and of_slurm:
+        parser.error(
+            '--partition, --gpus-per-run and --sbatch go with --launcher slurm; here each run has '
+            'one GPU, if there is any (CUDA_VISIBLE_DEVICES)'
+        )
     if (args.untuned or args.sweep_seeds) and not (args.sweep or args.select_on):
         parser.error('--untuned and --sweep-seeds go with --sweep or --select-on')
     if not (args.report or args.work_dir):
@@ -84,7 +90,8 @@ def main() -> None:
             sweep = (
                 Sweep(args.sweep or {}, args.sweep_seeds or [0], args.untuned) if swept else None
             )
-            slurm = Slurm(args.partition, args.gpus_per_run, args.sbatch)
+            gpus = 1 if args.gpus_per_run is None else args.gpus_per_run
+            slurm = Slurm(args.partition, gpus, args.sbatch)
             compare(
                 args.configs, args.seeds, args.work_dir, args.baseline, args.jobs, args.allow,
                 args.cfg_options, sweep, args.dry_run, slurm if args.launcher == 'slurm' else None,

@@ -28,9 +28,10 @@ def main() -> None:
         help='modules to import for classes that the config in the checkpoint names',
     )  # fmt: skip
     args = parser.parse_args()
+    formats = [name.strip() for name in args.format.split(',')]
     with user_errors():
         export(
-            args.checkpoint, args.out, args.student, args.format.split(','), args.config,
+            args.checkpoint, args.out, args.student, formats, args.config,
             args.ensemble, args.fused, args.allow_import,
         )  # fmt: skip
 

@@ -18,9 +18,11 @@ def main() -> None:
     )  # fmt: skip
     args = parser.parse_args()
     with user_errors():
-        show_maps(
+        written = show_maps(
             args.checkpoint, args.images, args.student, args.out, args.config, args.allow_import
         )
+    for path in written:
+        print(path)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..engine.results import git_revision, package_versions
+from ..engine.results import git_revision, package_versions, write_json
 from ..models.builder import build
 from .benchmark_cases import (
     METHODS,
@@ -36,6 +36,7 @@ from .benchmark_cases import (
     student,
     summary,
 )
+from .checks import check_folder
 from .shipped_configs import configs
 from .train import keep_freed_memory
 
@@ -269,10 +270,11 @@ def benchmark(
         device: ``'cpu'`` or ``'cuda'``.
         repeats: Turns of each case.
         quick: Fewer networks, methods and images.
-        out: JSON file for the result.
+        out: JSON file for the result, written anew after each part.
 
     Raises:
         ValueError: A part is unknown, ``repeats`` is below 1, or there is no such device.
+        OSError: ``out`` cannot be written, which is tried before anything is measured.
     """
     unknown = set(parts) - set(PARTS)
     if unknown:
@@ -292,11 +294,14 @@ def benchmark(
         versions=package_versions(),
         git_revision=git_revision(),
     )
+    if out is not None:
+        check_folder(Path(out).parent)
+        write_json(Path(out), found)
     for part in parts:
         found[part] = PARTS[part](Timer(device, repeats), quick)
         print(json.dumps({part: found[part]}, indent=1), flush=True)
         if out is not None:
-            Path(out).write_text(json.dumps(found, indent=1) + '\n')
+            write_json(Path(out), found)
     return found
 
 

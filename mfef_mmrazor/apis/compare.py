@@ -6,9 +6,11 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..engine.results import write_json
 from .checkpoints import check_teacher
 from .checks import check_folder, check_training
 from .comparison import (
+    SWEEP,
     Comparison,
     Entry,
     config_file,
@@ -22,7 +24,7 @@ from .comparison import (
     write_config,
 )
 from .completion import is_scored
-from .conditions import check_conditions, differences, warn_of_long_ramp_up
+from .conditions import NOT_SET, check_conditions, differences, warn_of_long_ramp_up
 from .data_checks import check_data
 from .lock import locked
 from .plan import show_plan
@@ -91,7 +93,7 @@ def compare(
     work_dir = Path(work_dir).resolve()
     check_folder(work_dir)
     paths, methods = [Path(path) for path in configs], None
-    options = [cfg_options or {}] * len(paths)
+    options, record = [cfg_options or {}] * len(paths), None
     if sweep is not None:
         stored_sweep = read_sweep(work_dir)
         trials_dir, earlier, first = work_dir / 'sweep', [], None
@@ -107,8 +109,10 @@ def compare(
             first = next(each['setting'] for each in stored_sweep['settings'] if each['chosen'])
         # a trial that fails, as settings may, is not chosen
         compare_all(trials, earlier, sweep.seeds, trials_dir, first, jobs, allow, dry_run, slurm)
-        # in a dry run any setting stands for the best one
-        chosen = one_of_each(settings) if dry_run else choose(settings, sweep, work_dir)
+        if dry_run:
+            chosen = one_of_each(settings)  # any setting stands for the best one
+        else:
+            chosen, record = choose(settings, sweep, work_dir)
         paths, methods = [each.path for each in chosen], [each.method for each in chosen]
         options = [each.options for each in chosen]
     stored = read_comparison(work_dir)
@@ -118,7 +122,9 @@ def compare(
     found = dict(zip(entries, cfgs, strict=True))
     if sweep is None or not dry_run:
         check_unchanged(found, work_dir)
-    failed = compare_all(found, earlier, seeds, work_dir, baseline, jobs, allow, dry_run, slurm)
+    failed = compare_all(
+        found, earlier, seeds, work_dir, baseline, jobs, allow, dry_run, slurm, record
+    )
     if failed:
         raise RuntimeError(
             f'{len(failed)} of {len(found) * len({*seeds})} runs failed: '
@@ -136,8 +142,11 @@ def compare_all(
     allow: Sequence[str],
     dry_run: bool,
     slurm: Slurm | None,
+    record: dict[str, Any] | None = None,
 ) -> list[Run]:
     """Check the configs, train them with every seed, and write the report.
+
+    Args as of :func:`compare`; ``record`` is the sweep's, see :func:`~.sweep.choose`.
 
     Returns:
         The runs that failed.
@@ -164,6 +173,8 @@ def compare_all(
         return []
     runs = [(entry.name, seed) for seed in seeds for entry in configs]
     with locked(work_dir):
+        if record is not None:
+            write_json(work_dir / SWEEP, record)
         for entry, cfg in configs.items():
             write_config(work_dir, entry.name, cfg)
         write_comparison(work_dir, everything)
@@ -207,7 +218,7 @@ def check_unchanged(configs: Configs, work_dir: Path) -> None:
             keys = [
                 (key, a, b)
                 for key, a, b in differences(stored, cfg.to_dict())
-                if not (key in FROM_STUDENTS and None in (a, b))
+                if not (key in FROM_STUDENTS and NOT_SET in (a, b))
             ]
             if keys:
                 raise ValueError(

@@ -27,6 +27,15 @@ CONDITIONS = (
 )  # fmt: skip
 
 
+class _NotSet:
+    def __repr__(self) -> str:
+        return 'not set'
+
+
+NOT_SET = _NotSet()
+"""What :func:`differences` gives for a key that one of the configs lacks: None is a value."""
+
+
 def check_conditions(methods: dict[str, Config], allow: Sequence[str]) -> None:
     """Raise a ``ValueError`` that names the conditions in which the configs differ."""
     for name in allow:
@@ -93,6 +102,8 @@ def _condition(cfg: Config, name: str) -> Any:
     if name == 'model.students' and 'students' not in cfg.model:
         network = cfg.model.get('architecture', cfg.model)  # one, alone or in mmrazor's way
         return [{k: v for k, v in network.items() if k not in ('data_preprocessor', '_scope_')}]
+    if name == 'model.data_preprocessor' and 'data_preprocessor' not in cfg.model:
+        name = 'data_preprocessor'  # which mmengine then gives to the model
     value = value_at(cfg, name) or None
     if name == 'default_hooks':
         hooks = {**ALWAYS, **(value or {})}
@@ -104,7 +115,8 @@ def differences(a: Any, b: Any, key: str = '') -> Iterator[tuple[str, Any, Any]]
     """Dotted keys in which two parts of a config differ, with both values."""
     if isinstance(a, dict) and isinstance(b, dict):
         for name in sorted({*a, *b}):
-            yield from differences(a.get(name), b.get(name), f'{key}.{name}'.lstrip('.'))
+            own = a.get(name, NOT_SET), b.get(name, NOT_SET)
+            yield from differences(*own, f'{key}.{name}'.lstrip('.'))
     elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
         for i, (x, y) in enumerate(zip(a, b, strict=True)):
             yield from differences(x, y, f'{key}.{i}'.lstrip('.'))

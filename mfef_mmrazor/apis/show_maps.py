@@ -16,6 +16,7 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from torch import Tensor, nn
 
 from ..cfg_type import Cfg
+from ..datasets import LoadIntactImage
 from ..engine.checkpoint_files import write_atomically
 from ..models.algorithms import OnlineDistill
 from ..models.connectors.dual_attention import ChannelGate, SpatialGate
@@ -75,8 +76,8 @@ def show_maps(
 
     Raises:
         FileNotFoundError: The checkpoint or an image is not there.
-        ValueError: There is no such student, two images have one name, or the checkpoint is not
-            one of an ``OnlineDistill``.
+        ValueError: A file is no picture, there is no such student, two images have one name, or
+            the checkpoint is not one of an ``OnlineDistill``.
 
     Example::
 
@@ -86,6 +87,7 @@ def show_maps(
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f'image not found: {file}')
+        LoadIntactImage()(dict(img_path=str(file)))  # raises if it is no picture
     if len({file.stem for file in files}) < len(files):
         raise ValueError('two images have the same name, and so would their pictures: rename one')
     check_folder(out)

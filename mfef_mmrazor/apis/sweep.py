@@ -12,10 +12,8 @@ from typing import Any
 from mmengine.config import Config
 
 from ..engine.hooks.held_out_hook import held_out
-from ..engine.results import write_json
 from .checkpoints import check_model
 from .comparison import (
-    SWEEP,
     Entry,
     is_finished,
     method_of,
@@ -242,12 +240,14 @@ def one_of_each(settings: Sequence[Setting], scores: Mapping[str, float] = {}) -
     return [max(own, key=lambda s: scores.get(s.entry.name, -math.inf)) for own in groups.values()]
 
 
-def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Setting]:
-    """The best setting of every method and block; all of them are written to ``sweep.json``.
+def choose(
+    settings: Sequence[Setting], sweep: Sweep, work_dir: Path
+) -> tuple[list[Setting], dict[str, Any]]:
+    """The best setting of every method and block; and all of them, the content of ``sweep.json``.
 
     The best is that of the highest accuracy on the held-out images at the last epoch, mean of the
     students and seeds; of equal ones the first. One with a trial that failed has no accuracy. What
-    an earlier sweep of the work dir tried for other methods stays in the file.
+    an earlier sweep of the work dir tried for other methods stays in it.
 
     Raises:
         RuntimeError: Every setting of a method failed.
@@ -291,9 +291,8 @@ def choose(settings: Sequence[Setting], sweep: Sweep, work_dir: Path) -> list[Se
         )
         for setting in settings
     ]
-    content = dict(
+    record = dict(
         held_out=f'1/{SPLITS} of the training images',
         settings=[*earlier_trials(settings, read_sweep(work_dir)), *tried],
     )
-    write_json(work_dir / SWEEP, content)
-    return best
+    return best, record

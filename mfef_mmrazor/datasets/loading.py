@@ -52,12 +52,12 @@ class LoadIntactImage(LoadImageFromFile):
             bits = self.bits_of(path)
             if bits == 32 and self.color_type != 'unchanged':
                 raise ValueError('32 bits a channel: convert it to 8 or 16')
-            return (self.deep if bits == 16 else super()).transform(results)
+            return self.deep.transform(results) if bits == 16 else super().transform(results)
         except Exception as error:  # every decoder has errors of its own
             reason = ' '.join(str(error).split())
             raise BrokenImageError(
-                f'{path} cannot be read as a picture ({reason}). Replace or delete the file, or '
-                'leave out all such files: ImageFolder(skip_corrupt=True)'
+                f'{path} cannot be read as a picture ({reason}). Replace or delete the file. All '
+                'such files of a data set are left out by ImageFolder(skip_corrupt=True)'
             ) from None
 
     def bits_of(self, path: str) -> int:

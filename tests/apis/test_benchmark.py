@@ -95,6 +95,17 @@ def test_parts_are_written_to_a_file(tmp_path, capsys):
     assert {'plain', 'exported'} == set(stored['inference']['batch of 1'])
 
 
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    for out, message in (
+        ('', 'could not be written'),
+        ('file/out.json', 'file is a file, expected'),
+    ):
+        with pytest.raises(OSError, match=message):
+            benchmark(['inference'], repeats=1, quick=True, out=tmp_path / out)
+    assert capsys.readouterr().out == ''
+
+
 @pytest.mark.parametrize(
     ('wrong', 'message'),
     [(dict(parts=['stp']), 'stp'), (dict(repeats=0), 'repeats=0'), (dict(device='tpu'), 'tpu')],

@@ -96,6 +96,15 @@ def test_the_report_is_rebuilt_byte_for_byte(compared):
     assert [(compared / name).read_bytes() for name in REPORT] == before
 
 
+def test_a_copy_under_another_seed_is_named(compared, tmp_path):
+    shutil.copytree(compared, tmp_path / 'run')
+    shutil.copytree(tmp_path / 'run/runs/mfef/seed0', tmp_path / 'run/runs/mfef/seed0 (copy)')
+    report(tmp_path / 'run')  # its name is no seed's
+    (tmp_path / 'run/runs/mfef/seed0 (copy)').rename(tmp_path / 'run/runs/mfef/seed7')
+    with pytest.raises(ValueError, match='runs/mfef/seed7 has the results of seed 0'):
+        report(tmp_path / 'run')
+
+
 def test_finished_runs_are_not_run_again(compared, configs, capfd):
     stamps = [path.stat().st_mtime_ns for path in compared.glob('runs/*/*/results.json')]
     compare(configs, [0, 1], compared, cfg_options=SMALL)
@@ -192,6 +201,12 @@ def test_runs_of_another_config_are_not_taken_for_this_one(compared, configs):
     assert sorted(compared.rglob('*')) == before
 
 
+def test_a_part_that_is_switched_off_is_another_config_than_its_default(compared, configs):
+    off = {**SMALL, 'model.distiller.enhanced_head': None}
+    with pytest.raises(ValueError, match='distiller.enhanced_head was not set, is None'):
+        compare(configs[:1], [0], compared, cfg_options=off)
+
+
 def test_a_dry_run_says_what_is_left_and_writes_nothing(compared, configs, variant, capsys):
     before = {path: path.stat().st_mtime_ns for path in compared.rglob('*')}
     third = variant('third', 'model["distiller"]["multi_scale"] = None\n')
@@ -227,10 +242,19 @@ def test_other_mistakes(compared, configs, tmp_path):
         report(compared, 'dml')
 
 
-@pytest.mark.parametrize('option', [('--untuned', 'dml'), ('--sweep-seeds', '0-1')])
-def test_options_of_a_sweep_need_one(option, configs, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        (('--untuned', 'dml'), 'go with --sweep or --select-on'),
+        (('--sweep-seeds', '0-1'), 'go with --sweep or --select-on'),
+        (('--sweep-seeds', '3-1'), 'argument --sweep-seeds: 3-1 is no range: expected 1-3'),
+        (('--seeds', '3-1'), 'argument --seeds: 3-1 is no range: expected 1-3'),
+        (('--gpus-per-run', '0'), '--gpus-per-run and --sbatch go with --launcher slurm'),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(option, message, configs, monkeypatch, capsys):
     tool = CONFIGS.parents[1] / 'tools/compare.py'
     monkeypatch.setattr('sys.argv', ['compare.py', str(configs[0]), '--work-dir', 'x', *option])
     with pytest.raises(SystemExit):
         runpy.run_path(str(tool), run_name='__main__')
-    assert 'go with --sweep or --select-on' in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -6,7 +6,12 @@ import pytest
 from mmengine.config import Config
 
 from mfef_mmrazor.apis.comparison import read_config
-from mfef_mmrazor.apis.conditions import check_conditions, differences, warn_of_long_ramp_up
+from mfef_mmrazor.apis.conditions import (
+    NOT_SET,
+    check_conditions,
+    differences,
+    warn_of_long_ramp_up,
+)
 
 CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
 
@@ -24,7 +29,9 @@ def test_a_part_of_a_condition_is_allowed_and_the_rest_is_not():
     check_conditions(methods, ['optim_wrapper'])
 
 
-@pytest.mark.parametrize('key', ['model.pretrained', 'model.init_cfg', 'val_cfg.fp16', 'val_cfg.dtype'])
+@pytest.mark.parametrize(
+    'key', ['model.pretrained', 'model.init_cfg', 'val_cfg.fp16', 'val_cfg.dtype']
+)
 def test_starts_and_precisions_are_conditions(key):
     methods = {name: read_config(CONFIG, {}) for name in ('mfef', 'plain')}
     methods['plain'].merge_from_dict({key: 'other'})
@@ -58,9 +65,19 @@ def test_hooks_that_change_nothing_are_none(change):
     check_conditions(methods, [])
 
 
+def test_the_normalisation_that_mmengine_gives_to_the_model_is_a_condition():
+    methods = {name: read_config(CONFIG, {}) for name in ('mfef', 'plain')}
+    del methods['plain'].model.data_preprocessor
+    check_conditions(methods, [])  # it stands at the top as well
+    methods['plain'].data_preprocessor.mean = [0.0]
+    with pytest.raises(ValueError, match='differ in model.data_preprocessor.mean'):
+        check_conditions(methods, [])
+
+
 def test_differences_are_named_by_dotted_keys():
     a, b = dict(x=dict(y=[1, 2]), z=1, only=3), dict(x=dict(y=[1, 3]), z=1)
-    assert list(differences(a, b)) == [('only', 3, None), ('x.y.1', 2, 3)]
+    assert list(differences(a, b)) == [('only', 3, NOT_SET), ('x.y.1', 2, 3)]
+    assert list(differences(dict(x=None), {})) == [('x', None, NOT_SET)]
     assert list(differences(dict(x=[1]), dict(x=[1, 2]))) == [('x.length', 1, 2)]
 
 

@@ -373,6 +373,18 @@ def changed(finished, tmp_path, change):
     return tmp_path / 'config.py'
 
 
+def test_onnx_of_a_torch_with_one_exporter(finished, tmp_path, monkeypatch):
+    exporter = torch.onnx.export
+
+    def before_2_5(model, args, f, input_names, output_names, dynamic_axes):
+        names = dict(input_names=input_names, output_names=output_names)
+        exporter(model, args, f, **names, dynamic_axes=dynamic_axes, dynamo=False)
+
+    monkeypatch.setattr(torch.onnx, 'export', before_2_5)
+    export(finished / 'epoch_2.pth', tmp_path, formats=['onnx'])
+    assert (tmp_path / 'student0.onnx').is_file()
+
+
 def test_a_file_that_predicts_otherwise_is_not_left(finished, tmp_path):
     """A recorder that takes other logits than the student's output for its logits."""
     path = changed(
@@ -445,7 +457,7 @@ def test_data_and_metrics_of_ones_own_are_not_needed(finished, tmp_path, part):
 
 def test_the_tool_from_another_folder(finished, tmp_path):
     tool, checkpoint = ROOT / 'tools/export_student.py', finished / 'epoch_2.pth'
-    wanted = ['--student', 'all', '--format', 'pth,onnx', '--fused']
+    wanted = ['--student', 'all', '--format', 'pth, onnx', '--fused']
     done = run_script(tmp_path, tool, checkpoint, *wanted, '--out', 'out')
     assert done.returncode == 0, done.stderr
     lines = [line.partition(': ')[0] for line in done.stdout.splitlines()]

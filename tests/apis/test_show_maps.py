@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import run_script
 
-from mfef_mmrazor.apis import load_config, show_maps, train
+from mfef_mmrazor.apis import load_config, show_maps, train, user_errors
 from mfef_mmrazor.apis.checkpoints import build_trained, read_checkpoint
 from mfef_mmrazor.apis.show_maps import draw, look, prepare
 
@@ -85,6 +86,20 @@ def test_a_method_without_maps_is_shown_without_them(image, tmp_path):
     assert list(view.rows) == ['student0']
     assert {panel.title for panel in view.rows['student0']} <= {'image', 'Grad-CAM'}
     assert [text.split(':')[0] for text in view.predictions] == ['student0', 'student1', 'ensemble']
+
+
+def test_a_file_that_is_no_picture_is_named_and_nothing_drawn(mfef, image, tmp_path, capsys):
+    (tmp_path / 'notes.png').write_text('no picture')
+    with pytest.raises(SystemExit), user_errors():
+        show_maps(mfef, [image, tmp_path / 'notes.png'], out=tmp_path / 'maps')
+    assert f'error: {tmp_path}/notes.png cannot be read as a picture' in capsys.readouterr().err
+    assert not (tmp_path / 'maps').exists()
+
+
+def test_the_tool_prints_what_it_has_written(mfef, image, tmp_path):
+    tool = CONFIGS.parent / 'tools/show_maps.py'
+    done = run_script(tmp_path, tool, mfef, '--images', image, '--student', '0')
+    assert done.stdout.splitlines()[-2:] == ['maps/a.png', 'maps/index.html']
 
 
 def test_an_unknown_student_is_named(mfef, image, tmp_path):

@@ -120,10 +120,9 @@ def test_a_failed_setting_is_kept_and_never_chosen(tmp_path):
         ('dml-tau=4', 0, 61.0), ('dml-tau=4', 1, 60.0),
     ):  # fmt: skip
         finish(tmp_path / 'sweep', name, seed, accuracy)
-    (best,) = choose(settings, sweep, tmp_path)
+    (best,), record = choose(settings, sweep, tmp_path)
     assert best.options == {TAU: 3}
-    found = json.loads((tmp_path / 'sweep.json').read_text())['settings']
-    assert [(s['accuracy'], s['chosen']) for s in found] == [
+    assert [(s['accuracy'], s['chosen']) for s in record['settings']] == [
         (None, False), (61.0, True), (60.5, False)
     ]  # fmt: skip
 
@@ -136,8 +135,8 @@ def test_a_later_sweep_keeps_what_the_earlier_one_tried(tmp_path):
     for setting in settings:
         finish(tmp_path / 'sweep', setting.entry.name, 0, 50.0)
     for _ in range(2):  # the same again changes nothing
-        choose(settings, sweep, tmp_path)
-        found = json.loads((tmp_path / 'sweep.json').read_text())
+        _, found = choose(settings, sweep, tmp_path)
+        write_json(tmp_path / 'sweep.json', found)
         assert found['settings'][:3] == earlier['settings']
         assert [s['setting'] for s in found['settings'][3:]] == ['dml-tau=2', 'dml-tau=3']
         assert [s['untuned'] for s in found['settings']] == [False] * 2 + [True] + [False] * 2
@@ -172,6 +171,15 @@ def test_a_setting_that_fails_does_not_end_the_comparison(tmp_path, monkeypatch)
     assert len(json.loads((tmp_path / 'sweep/comparison.json').read_text())['entries']) == 4
     with pytest.raises(RuntimeError, match='every setting of dml failed'):
         compare([DML], [0], tmp_path / 'other', sweep=Sweep({TAU: [2]}))
+
+
+def test_a_repeated_sweep_that_is_refused_leaves_its_record_as_it_was(tmp_path, monkeypatch):
+    without_training(monkeypatch)
+    compare([DML], [0], tmp_path, sweep=Sweep({TAU: [2]}))
+    before = {path: path.read_bytes() for path in tmp_path.glob('*.*')}
+    with pytest.raises(ValueError, match=f'{TAU} was 2, is 3'):
+        compare([DML], [0], tmp_path, sweep=Sweep({TAU: [3, 2]}))  # as good, so the first is taken
+    assert {path: path.read_bytes() for path in tmp_path.glob('*.*')} == before
 
 
 def test_a_sweep_of_another_network_joins_under_names_of_its_own(tmp_path, monkeypatch):

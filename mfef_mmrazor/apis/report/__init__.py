@@ -22,8 +22,9 @@ def report(work_dir: str | Path, baseline: str | None = None) -> None:
 
     Raises:
         FileNotFoundError: There is no comparison, or no finished run in it.
-        ValueError: The baseline has no finished run, or a run was not scored at its last epoch, or
-            runs were scored by different metrics.
+        ValueError: The baseline has no finished run, or a run's results are of another seed than
+            its folder's, or it was not scored at its last epoch, or runs were scored by different
+            metrics.
         OSError: A file could not be written; there is the old one or the new one, and no half.
     """
     # pandas, SciPy and Matplotlib, which a training run does without: 3 s to import

@@ -24,8 +24,8 @@ def stored_results(
 
     Raises:
         FileNotFoundError: There is no finished run.
-        ValueError: A run's results are damaged, or it was not scored at its last epoch, or runs by
-            different metrics.
+        ValueError: A run's results are damaged, or of another seed than its folder's, or it was
+            not scored at its last epoch, or runs by different metrics.
     """
     found, metrics = [], {}
     for entry in entries:
@@ -35,6 +35,7 @@ def stored_results(
                 continue
             results = read_results(path)
             check_whole(path, results)
+            check_seed(path, results)
             check_last_epoch(path, results)
             metrics[results['metric']] = path
             own.append((entry, results))
@@ -98,6 +99,16 @@ def check_whole(path: Path, results: dict[str, Any]) -> None:
     missing += [] if {'epochs', 'iters'} & set(results) else ['epochs or iters']
     if missing:
         raise ValueError(f'{path} has no {", ".join(missing)}. Remove the folder and compare again')
+
+
+def check_seed(path: Path, results: dict[str, Any]) -> None:
+    """Raise a ``ValueError`` if a run's results are of another seed than its folder's."""
+    seed, folder = results['seed'], path.parent
+    if folder.name != f'seed{seed}':
+        raise ValueError(
+            f'{folder} has the results of seed {seed}, expected those of the seed in its name: '
+            'remove it, or call it otherwise, if it is a copy'
+        )
 
 
 def check_last_epoch(path: Path, results: dict[str, Any]) -> None:

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from mfef_mmrazor.apis.comparison import Entry
-from mfef_mmrazor.apis.report.runs import STUDENTS, check_last_epoch, numbers, unfinished
+from mfef_mmrazor.apis.report.runs import (
+    STUDENTS,
+    check_last_epoch,
+    check_seed,
+    numbers,
+    unfinished,
+)
 
 
 def test_a_run_that_was_not_scored_at_its_end():
@@ -14,6 +20,12 @@ def test_a_run_that_was_not_scored_at_its_end():
     check_last_epoch(Path('results.json'), dict(epochs=2, history=history))
     with pytest.raises(ValueError, match='results.json: the last epoch that was scored is 2 of 3'):
         check_last_epoch(Path('results.json'), dict(epochs=3, history=history))
+
+
+def test_results_of_another_seed_than_the_folders_are_a_copy():
+    check_seed(Path('runs/a/seed7/results.json'), dict(seed=7))
+    with pytest.raises(ValueError, match='runs/a/seed7 has the results of seed 0, expected'):
+        check_seed(Path('runs/a/seed7/results.json'), dict(seed=0))
 
 
 def test_runs_that_are_not_finished_are_named(tmp_path):
