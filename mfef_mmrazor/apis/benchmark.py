@@ -5,7 +5,6 @@ Only ratios of one run mean something: the cases that are compared take turns, s
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..engine.results import git_revision, package_versions, write_json
+from ..engine.results import git_revision, package_versions, processor_name, write_json
 from ..models.builder import build
 from .benchmark_cases import (
     METHODS,
@@ -303,11 +302,3 @@ def benchmark(
         if out is not None:
             write_json(Path(out), found)
     return found
-
-
-def processor_name() -> str:
-    """What the processor calls itself."""
-    info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
-    return names[0] if names else platform.processor()

@@ -159,19 +159,16 @@ def device_name() -> str:
 
     Example: ``'AMD EPYC 7B13, 2 threads'``.
     """
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-    else:
-        name = _cpu_name() or platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else processor_name()
     threads = torch.get_num_threads()
     return f'{name}, {threads} thread{"s" * (threads > 1)}'
 
 
-def _cpu_name() -> str | None:
+def processor_name() -> str:
     """The processor's model as Linux names it; the platform module has its architecture there."""
     path = Path('/proc/cpuinfo')
     found = re.search(r'^model name\s*: (.+)$', path.read_text(), re.M) if path.is_file() else None
-    return found[1] if found else None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def git_revision() -> str | None:
