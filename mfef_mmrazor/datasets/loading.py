@@ -52,7 +52,9 @@ class LoadIntactImage(LoadImageFromFile):
             bits = self.bits_of(path)
             if bits == 32 and self.color_type != 'unchanged':
                 raise ValueError('32 bits a channel: convert it to 8 or 16')
-            return (self.deep if bits == 16 else super()).transform(results)
+            if bits == 16:
+                return self.deep.transform(results)
+            return super().transform(results)
         except Exception as error:  # every decoder has errors of its own
             reason = ' '.join(str(error).split())
             raise BrokenImageError(

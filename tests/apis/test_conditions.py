@@ -24,7 +24,9 @@ def test_a_part_of_a_condition_is_allowed_and_the_rest_is_not():
     check_conditions(methods, ['optim_wrapper'])
 
 
-@pytest.mark.parametrize('key', ['model.pretrained', 'model.init_cfg', 'val_cfg.fp16', 'val_cfg.dtype'])
+@pytest.mark.parametrize(
+    'key', ['model.pretrained', 'model.init_cfg', 'val_cfg.fp16', 'val_cfg.dtype']
+)
 def test_starts_and_precisions_are_conditions(key):
     methods = {name: read_config(CONFIG, {}) for name in ('mfef', 'plain')}
     methods['plain'].merge_from_dict({key: 'other'})
