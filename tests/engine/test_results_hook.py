@@ -1,6 +1,9 @@
 """What the hook keeps of a run that is stopped; real runs are in tests/apis."""
 
+import time
 from types import SimpleNamespace
+
+from torch.utils.data import DataLoader
 
 from mfef_mmrazor.engine import ResultsHook
 
@@ -16,6 +19,25 @@ def test_all_that_was_measured_is_in_the_checkpoint_and_comes_back():
     second.after_load_checkpoint(SimpleNamespace(_resume=True), checkpoint)
     expected = dict(vars(first), revisions=['r', 's'])
     assert vars(second) == expected
+
+
+def test_batches_that_a_resumed_run_skips_are_not_in_its_time():
+    hook = ResultsHook()
+    runner = SimpleNamespace(
+        _resume=True, epoch=0, iter=1, train_loop=None, val_loop=None,
+        train_dataloader=DataLoader(range(3)),
+    )  # fmt: skip
+    hook.before_train(runner)
+    hook.before_train_epoch(runner)
+    time.sleep(0.5)  # skips one
+    hook.before_train_iter(runner, 1)
+    hook.after_train_iter(runner, 1)
+    assert hook.seconds < 0.25
+    time.sleep(0.5)  # the next one is slow
+    hook.before_train_iter(runner, 2)
+    runner.iter = 0
+    hook.after_train_iter(runner, 2)
+    assert hook.seconds > 0.5
 
 
 def test_an_epoch_that_is_scored_again_has_one_entry():

@@ -70,6 +70,7 @@ class ResultsHook(Hook):
 
         And score the epoch a run is resumed from: its checkpoint was saved before it was scored.
         """
+        self._skips = runner._resume
         self.measure_calibration(runner)
         self.devices = list(dict.fromkeys([*self.devices, device_name()]))
         ((unit, over),) = position(runner).items()
@@ -93,6 +94,11 @@ class ResultsHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Start the clock; validation is not counted."""
         self._started = time.perf_counter()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Start it again where a resumed run has taken, and dropped, what was trained before."""
+        if self._skips:
+            self._started, self._skips = time.perf_counter(), False
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
