@@ -90,7 +90,7 @@ def main() -> None:
             sweep = (
                 Sweep(args.sweep or {}, args.sweep_seeds or [0], args.untuned) if swept else None
             )
-            gpus = 1 if args.gpus_per_run is None else args.gpus_per_run
+            gpus = Slurm.gpus_per_run if args.gpus_per_run is None else args.gpus_per_run
             slurm = Slurm(args.partition, gpus, args.sbatch)
             compare(
                 args.configs, args.seeds, args.work_dir, args.baseline, args.jobs, args.allow,

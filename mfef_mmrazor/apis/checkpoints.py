@@ -35,7 +35,7 @@ def read_checkpoint(
             registered class, or it is not of an :class:`OnlineDistill`.
         ImportError: A package of ``allow_imports`` is not there.
     """
-    stored = _read(checkpoint)
+    stored = read(checkpoint)
     if 'state_dict' not in stored:
         raise ValueError(
             f'{checkpoint} is not a checkpoint of mmengine: found '
@@ -129,10 +129,14 @@ def validation_record(checkpoint: Path, stored: dict[str, Any]) -> tuple[History
     return own, checkpoint
 
 
-def check_model(cfg: Config) -> nn.Module:
+def check_model(cfg: Config, stored: dict[str, Any] | None = None) -> nn.Module:
     """Raise if the model cannot be built, or a run cannot start from its checkpoint.
 
     A run that is resumed without a seed in its config gets the one that it had.
+
+    Args:
+        cfg: Of a run.
+        stored: What :func:`read` gives for its ``load_from``, where that has been read.
 
     Returns:
         The model.
@@ -146,7 +150,7 @@ def check_model(cfg: Config) -> nn.Module:
     path = cfg.get('load_from')
     if not path:
         return _built(cfg.model, cfg)
-    stored = _read(path)
+    stored = read(path) if stored is None else stored
     cfg.model = as_when_saved(cfg.model, stored)
     model = _built(cfg.model, cfg)
     _load_weights(model, stored, f'{path} is not a checkpoint of the model in this config')
@@ -166,12 +170,12 @@ def check_model(cfg: Config) -> nn.Module:
     return model
 
 
-def check_classes(checkpoint: str | Path, dataset: Any) -> None:
+def check_classes(checkpoint: str | Path, stored: dict[str, Any], dataset: Any) -> None:
     """Raise a ``ValueError`` if a data set has other classes than a checkpoint was trained on.
 
     Labels are places in the list of classes, so they would stand for other ones.
     """
-    trained = class_names(_read(checkpoint))
+    trained = class_names(stored)
     found = getattr(dataset, 'metainfo', {}).get('classes')
     if trained and found and [*found] != [*trained]:
         raise ValueError(
@@ -203,7 +207,7 @@ def check_teacher(cfg: Config) -> None:
             return
         raise ValueError(f'the teacher has no weights (model.teacher_ckpt={path}); {hint}')
     try:
-        stored = _read(path)
+        stored = read(path)
     except FileNotFoundError:
         raise FileNotFoundError(f'teacher not found: {path}; {hint}') from None
     _load_weights(teacher, stored, f'{path} is not a checkpoint of model.teacher; {hint}')
@@ -229,7 +233,7 @@ def unlogged() -> Iterator[None]:
         logger.handlers = handlers
 
 
-def _read(path: str | Path) -> dict[str, Any]:
+def read(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint that is what was once saved under its name."""
     if Path(path).expanduser().is_file():
         check_intact(Path(path).expanduser())

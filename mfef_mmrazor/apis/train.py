@@ -14,7 +14,7 @@ from ..engine.checkpoint_files import newest_checkpoint
 from ..engine.hooks import ProgressHook, SignalHook
 from ..engine.predictions import check_suffix, keep_predictions, write_predictions
 from ..engine.workers import end_workers
-from .checkpoints import check_classes, check_model, check_teacher
+from .checkpoints import check_classes, check_model, check_teacher, read
 from .checks import check_folder, check_same_start, check_sync_bn, check_training
 from .completion import SCORED_BY, complete_hooks, use_tta
 from .config import by_iterations, use_iterations, value_at
@@ -161,11 +161,12 @@ def test(
     check_data(cfg, 'test_dataloader')
     check_teacher(cfg)
     compat.init_cpu_processes(cfg.get('launcher', 'none'))
-    check_sync_bn(cfg, check_model(cfg))
+    stored = read(checkpoint)
+    check_sync_bn(cfg, check_model(cfg, stored))
     if tta:
         use_tta(cfg)
     runner = Runner.from_cfg(cfg)
-    check_classes(checkpoint, runner.test_dataloader.dataset)
+    check_classes(checkpoint, stored, runner.test_dataloader.dataset)
     if out is None:
         return runner.test()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -76,7 +76,7 @@ class ImageFolder(CustomDataset):
                     f'num_classes={self.num_classes}: {self.img_prefix}/<class>/<picture>'
                 )
         samples = super().load_data_list()
-        if self.num_classes is not None and self.with_label:
+        if self.num_classes is not None and self.ann_file and self.with_label:
             for sample in samples:
                 if not 0 <= sample['gt_label'] < self.num_classes:
                     raise ValueError(

@@ -91,8 +91,7 @@ def draw_cost(runs: pd.DataFrame, metric: str = METRIC) -> 'Figure':
             place = methods.index(method)
             axes.plot(
                 seconds, accuracy, MARKERS[(place + place // 10) % len(MARKERS)],
-                color=f'C{place % 10}',
-                label=method,
+                color=f'C{place % 10}', label=method,
             )  # fmt: skip
         axes.margins(0.1)
         axes.grid(alpha=0.3)
@@ -114,25 +113,19 @@ def draw_curves(stored: Sequence[tuple[Entry, dict[str, Any]]], metric: str = ME
         stored: The runs of one block.
         metric: What accuracy is.
     """
-    from matplotlib.figure import Figure
-
     methods = list(dict.fromkeys(entry.method for entry, _ in stored))
-    columns = min(4, len(methods))
-    rows = -(-len(methods) // columns)
-    figure = Figure(figsize=(1 + 2.4 * columns, 0.8 + 1.8 * rows), layout='constrained')
-    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat
-    for method, axes in zip(methods, panels, strict=False):
+    figure, panels = _grid(len(methods), 4, (2.4, 1.8), (1, 0.8), sharex=True, sharey=True)
+    for method, axes in zip(methods, panels, strict=True):
         for results in (results for entry, results in stored if entry.method == method):
             history = pd.DataFrame(results['history']).set_index(unit_of(results['history']))
             students = history[[c for c in history if c.startswith(('student', 'model'))]]
-            style = dict(linewidth=1, marker='o' if len(history) == 1 else None, markersize=3)
+            dot = 'o' if len(history) == 1 else None
+            style: dict[str, Any] = dict(linewidth=1, marker=dot, markersize=3)
             axes.plot(students.mean(axis='columns'), color='C0', **style)
             if 'ensemble' in history:
                 axes.plot(history['ensemble'], '--', color='C1', **style)
         axes.set_title(method, fontsize='small')
         axes.grid(alpha=0.3)
-    for axes in list(panels):
-        axes.axis('off')
     figure.supxlabel(UNITS[unit_of(stored[0][1]['history'])], fontsize='medium')
     figure.supylabel(metric_label(metric), fontsize='medium')
     return figure
@@ -145,22 +138,34 @@ def _panels(
     rows: int | None = None,
 ) -> 'Figure':
     """A panel a block, three side by side, as high as ``rows`` methods need."""
-    from matplotlib.figure import Figure
-
     blocks = dict(list(runs.groupby('block', sort=False)))
     rows = rows or max(of_block['method'].nunique() for of_block in blocks.values())
-    columns = min(3, len(blocks))
-    lines = -(-len(blocks) // columns)
-    size = (1.5 + 5 * columns, lines * (1.2 + 0.45 * rows))
-    figure = Figure(figsize=size, layout='constrained')
-    panels = figure.subplots(lines, columns, squeeze=False).flat
-    for (block, of_block), axes in zip(blocks.items(), panels, strict=False):
+    figure, panels = _grid(len(blocks), 3, (5, 1.2 + 0.45 * rows), (1.5, 0))
+    for axes, (block, of_block) in zip(panels, blocks.items(), strict=True):
         draw(axes, of_block)
         axes.set_title(block if len(blocks) > 1 else '')
         axes.set_xlabel(label)
-    for axes in list(panels):  # those that are left
-        axes.axis('off')
     return figure
+
+
+def _grid(
+    number: int,
+    columns: int,
+    panel: tuple[float, float],
+    margins: tuple[float, float],
+    **options: Any,
+) -> tuple['Figure', list['Axes']]:
+    """A figure of so many panels, in rows of at most ``columns``; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, number)
+    rows = -(-number // columns)
+    size = (margins[0] + panel[0] * columns, margins[1] + panel[1] * rows)
+    figure = Figure(figsize=size, layout='constrained')
+    panels = list(figure.subplots(rows, columns, squeeze=False, **options).flat)
+    for left in panels[number:]:
+        left.axis('off')
+    return figure, panels[:number]
 
 
 def _name_rows(axes: 'Axes', methods: list[str]) -> None:

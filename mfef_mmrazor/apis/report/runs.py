@@ -30,8 +30,9 @@ def stored_results(
     found, metrics = [], {}
     for entry in entries:
         own = []
-        for path in run_folder(work_dir, entry.name, 0).parent.glob(f'seed*/{RESULTS}'):
-            if not re.fullmatch(r'seed\d+', path.parent.name):  # somebody's copy
+        for folder in seed_folders(work_dir, entry):
+            path = folder / RESULTS
+            if not path.is_file():
                 continue
             results = read_results(path)
             check_whole(path, results)
@@ -48,6 +49,12 @@ def stored_results(
     return found, next(iter(metrics))
 
 
+def seed_folders(work_dir: Path, entry: Entry) -> list[Path]:
+    """The folders of an entry's runs, without somebody's copies."""
+    folders = run_folder(work_dir, entry.name, 0).parent.glob('seed*')
+    return [folder for folder in folders if re.fullmatch(r'seed\d+', folder.name)]
+
+
 def unfinished(work_dir: Path, entries: Sequence[Entry]) -> list[str]:
     """What has no finished run, by name: all seeds, or those that others of its block have.
 
@@ -56,10 +63,8 @@ def unfinished(work_dir: Path, entries: Sequence[Entry]) -> list[str]:
     started: dict[str, set[int]] = {}
     seeds: dict[str, set[int]] = {}
     for entry in entries:
-        folders = run_folder(work_dir, entry.name, 0).parent.glob('seed*')
-        own = {int(f.name[4:]) for f in folders if re.fullmatch(r'seed\d+', f.name)}
-        started[entry.name] = own
-        seeds.setdefault(entry.block, set()).update(own)
+        started[entry.name] = {int(f.name[4:]) for f in seed_folders(work_dir, entry)}
+        seeds.setdefault(entry.block, set()).update(started[entry.name])
     found = []
     for entry in entries:
         finished = {s for s in started[entry.name] if is_finished(work_dir, entry.name, s)}

@@ -11,6 +11,7 @@ from ...engine.results import METRIC
 from ..comparison import read_sweep
 from .ranks import rank_table
 from .runs import CALIBRATION, DIVERSITY, STUDENTS
+from .significance import comparisons_of
 
 NOTHING = pd.Series(dtype=float)
 PREDICTORS = (STUDENTS, 'best student', 'student0', 'ensemble', 'fused')
@@ -93,8 +94,8 @@ def markdown(
 def captions_of(stats: dict[str, Any], baseline: str, metric: str) -> dict[str, str]:
     """What is written under each of the tables."""
     left_out = stats['grid']['left_out'] if 'grid' in stats else []
-    blocks = stats['blocks'].values() if 'blocks' in stats else [stats['comparisons']]
-    tests = [each[test] for own in blocks for each in own for test in ('t_test', 'wilcoxon')]
+    compared = [comparisons_of(stats, block) for block in stats.get('blocks', [''])]
+    tests = [each[test] for own in compared for each in own for test in ('t_test', 'wilcoxon')]
     tested = any(isinstance(test, dict) for test in tests)
     return dict(
         accuracies=CAPTION.format(metric=metric_name(metric), baseline=baseline),

@@ -75,18 +75,13 @@ class SafeCheckpointHook(CheckpointHook):
         self.saved_at = {unit: checkpoint['meta'][unit] for unit in ('epoch', 'iter')}
         if not self.allow_changes:
             check_same(checkpoint['meta'].get('run', {}), identity(runner))
-        buffers = checkpoint.get('buffers', [])
-        if len(buffers) == get_world_size():
-            checkpoint['state_dict'].update(buffers[get_rank()])
-        buffers = checkpoint.get('ema_buffers', [])
+        checkpoint['state_dict'].update(own_share(checkpoint, 'buffers'))
         averaging = averaging_hook(runner)  # it has loaded the average by now
-        if averaging and len(buffers) == get_world_size():
-            averaged = averaging.ema_model.module
-            averaged.load_state_dict({**averaged.state_dict(), **buffers[get_rank()]})
-        gradients = checkpoint.get('gradients', [])
-        if len(gradients) == get_world_size():
-            self.gradients = gradients[get_rank()]
-            self.accumulation = checkpoint['accumulation']
+        if averaging:
+            averaged, buffers = averaging.ema_model.module, own_share(checkpoint, 'ema_buffers')
+            averaged.load_state_dict({**averaged.state_dict(), **buffers})
+        self.gradients = own_share(checkpoint, 'gradients')
+        self.accumulation = checkpoint.get('accumulation', [])
         counts = checkpoint.get('early_stopping', [])
         for hook, counted in zip(early_stopping(runner), counts, strict=False):
             if hook.monitor == counted['monitor']:
@@ -159,9 +154,8 @@ class SafeCheckpointHook(CheckpointHook):
         length = runner.max_epochs if self.by_epoch else runner.max_iters
         files = max(length // self.interval, 1) if self.interval > 0 else 1  # or never
         if self.max_keep_ckpts > 0:
-            files = min(
-                files, self.max_keep_ckpts + 1
-            )  # the old one goes when the new one is there
+            # the old one goes when the new one is there
+            files = min(files, self.max_keep_ckpts + 1)
         needed = checkpoint_size(runner) * (
             files + (len(self.key_indicators) if self.save_best else 0)
         )
@@ -265,6 +259,12 @@ def has_ended_training(hook: EarlyStoppingHook) -> bool:
     threshold = hook.stopping_threshold
     reached = threshold is not None and hook.rule_map[hook.rule](hook.best_score, threshold)
     return reached or hook.wait_count >= max(hook.patience, 1)
+
+
+def own_share(checkpoint: dict[str, Any], key: str) -> Tensors:
+    """What this process had saved; nothing where there was another number of processes."""
+    shares = checkpoint.get(key, [])
+    return shares[get_rank()] if len(shares) == get_world_size() else {}
 
 
 def accumulation(runner: Runner) -> list[dict[str, Any]]:

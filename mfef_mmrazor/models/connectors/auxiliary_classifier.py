@@ -15,8 +15,7 @@ class AuxiliaryClassifier(BaseConnector):
     """Residual stages that take a hidden map to the depth of the last one, and a linear classifier.
 
     Each stage halves the map and doubles its channels; then come global average pooling and the
-    classifier, as in DCM's published networks
-    (https://arxiv.org/abs/2008.07816).
+    classifier, as in DCM's published networks (https://arxiv.org/abs/2008.07816).
 
     Args:
         in_channels: Channels of the map that comes in.

@@ -22,20 +22,8 @@ class MeanTeacherDistiller(OnlineDistiller):
     :math:`z_e = \mathrm{head}([\mathrm{GAP}(F_1), \dots, \mathrm{GAP}(F_m)])`.
 
     Args:
-        in_channels: Channels of the recorded ``feature``: one number, or one for each student.
-        num_classes: K.
         momentum: Share of the student's weights in a step of its mean teacher.
-        head: Config of the classifier on all features, and of its loss.
-        loss_transfer: Config of what that classifier teaches each student.
-        loss_peers: Config of what a mean teacher teaches a peer of its student; ``type``, ``tau``
-            and ``loss_weight``, 1 / (m - 1), may be left out.
-        tau: Temperature, where the losses do not set their own.
-        ramp_up_epochs: R, in epochs; 0 for none.
-        num_students: m, filled in by :class:`OnlineDistill`.
-        recorders: See :class:`OnlineDistiller`; beside the usual ones, ``image`` is what the
-            student sees.
-        init_cfg: Initialization config.
-        ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
+        Others: As of :class:`PCLDistiller`.
 
     Raises:
         ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
