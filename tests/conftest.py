@@ -4,6 +4,7 @@ import gc
 import logging
 from types import SimpleNamespace
 
+import plain_configs  # noqa: F401
 import pytest
 from mmengine.dataset import base_dataset
 from mmengine.logging import MMLogger

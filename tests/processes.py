@@ -15,7 +15,7 @@ from torch import distributed, multiprocessing
 # what a run on digits imports
 PRELOADED = [
     'mfef_mmrazor.apis', 'sklearn.datasets', 'torchmetrics.functional.classification',
-    'matplotlib.figure',
+    'matplotlib.figure', 'plain_configs',
 ]  # fmt: skip
 # what mfef_mmrazor itself imports, before it looks at mmpretrain and mmrazor
 BARE = ['torch', 'torchvision', 'mmengine.runner', 'mmcv']

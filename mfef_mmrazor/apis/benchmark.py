@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from ..engine.optim_wrapper import has_bf16
 from ..engine.results import git_revision, package_versions, processor_name, write_json
 from ..models.builder import build
 from .benchmark_cases import (
@@ -41,20 +43,26 @@ from .train import keep_freed_memory
 
 
 def step_part(timer: Timer, quick: bool) -> dict[str, Any]:
-    """Every method's step, against independent students and against bare PyTorch."""
+    """Every method's step, against as many independent students and against bare PyTorch.
+
+    In bf16 as well, where the device has instructions for it.
+    """
     found = {}
-    for network in ['resnet32'] if quick else NETWORKS:
-        for bf16 in (False, True):
-            inputs, labels = batch(128, timer.device)
-            models = {'Independent': online('Independent', network, 2, timer.device)}
-            for method in ('MFEF', 'DML') if quick else METHODS:
-                models[method] = online(method, network, 2, timer.device)
-            cases = {name: step_of(x, inputs, labels, bf16) for name, x in models.items()}
-            bare = online('Independent', network, 2, timer.device)
-            rows = timer.compare({**cases, 'bare': bare_step(bare, inputs, labels, bf16)})
-            for name, model in models.items():
-                rows[name]['megabytes'] = kept_megabytes(cases[name], model)
-            found[f'{network}-{"bf16" if bf16 else "fp32"}'] = rows
+    for network, (n, methods), bf16 in product(
+        ['resnet32'] if quick else NETWORKS,
+        [(2, ('MFEF', 'DML'))] if quick else METHODS.items(),
+        (False, True) if has_bf16() else (False,),
+    ):
+        inputs, labels = batch(128, timer.device)
+        models = {
+            method: online(method, network, n, timer.device) for method in ('Independent', *methods)
+        }
+        cases = {name: step_of(x, inputs, labels, bf16) for name, x in models.items()}
+        bare = online('Independent', network, n, timer.device)
+        rows = timer.compare({**cases, 'bare': bare_step(bare, inputs, labels, bf16)})
+        for name, model in models.items():
+            rows[name]['megabytes'] = kept_megabytes(cases[name], model)
+        found[f'{network} x{n}, {"bf16" if bf16 else "fp32"}'] = rows
     inputs, labels = batch(128, timer.device)
     pair = {
         'FFL, separate': online('FFL', 'resnet32', 2, timer.device),

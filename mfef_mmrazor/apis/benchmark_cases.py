@@ -18,19 +18,31 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..cfg_type import Cfg
+from ..engine.hooks.distiller_update_hook import announce_updates
 from ..engine.optim_wrapper import BFloat16OptimWrapper
 from ..models import OnlineDistill
 from ..models.builder import build
 from .shipped_configs import configs
 
 Case = Callable[[], Any]
-NETWORKS: dict[str, tuple[Cfg, int]] = {
-    'resnet20': (dict(type='CifarResNet', depth=20), 64),
-    'resnet32': (dict(type='CifarResNet', depth=32), 64),
-    'wrn-16-2': (dict(type='WideResNet', depth=16, widen_factor=2), 128),
+LAYERS = ('backbone.layer1', 'backbone.layer2')
+NETWORKS: dict[str, tuple[Cfg, list[int], tuple[str, ...]]] = {
+    'resnet20': (dict(type='CifarResNet', depth=20), [16, 32, 64], LAYERS),
+    'resnet32': (dict(type='CifarResNet', depth=32), [16, 32, 64], LAYERS),
+    'wrn-16-2': (
+        dict(type='WideResNet', depth=16, widen_factor=2),
+        [32, 64, 128],
+        ('backbone.stages.0', 'backbone.stages.1'),
+    ),
 }
-METHODS = ('DML', 'KDCL', 'ONE', 'CLILR', 'MCL', 'PCL', 'FFL', 'MFEF')
-"""Those for two students that need to be told nothing else."""
+"""Backbones, the channels of their three stages, and the modules that give the first two maps."""
+METHODS = {
+    2: ('DML', 'KDCL', 'ONE', 'MCL', 'PCL', 'FFL', 'MFEF', 'DCM', 'DCCL', 'OKDPH'),
+    3: ('CLILR', 'OKDDip', 'DKEL', 'FFSD'),
+}
+"""Those for equal students, by the number that their configs have."""
+STAGES_READ = dict(DCM=2, DCCL=3, FFSD=3)
+"""The methods that read maps of several stages, and how many."""
 
 
 @DATASETS.register_module()
@@ -125,12 +137,12 @@ def summary(turns: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
 
 def student(network: str, classes: int = 10) -> Cfg:
     """Config of a student."""
-    backbone, channels = NETWORKS[network]
+    backbone, channels, _ = NETWORKS[network]
     return dict(
         type='mmpretrain.ImageClassifier',
         backbone=backbone,
         neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=classes, in_channels=channels),
+        head=dict(type='LinearClsHead', num_classes=classes, in_channels=channels[-1]),
     )
 
 
@@ -141,6 +153,13 @@ def online(
     distiller: Cfg = dict(type=f'{method}Distiller')
     if method == 'MFEF':
         distiller['ramp_up_epochs'] = 0
+    if method in STAGES_READ:
+        _, channels, modules = NETWORKS[network]
+        distiller['in_channels'] = channels[: STAGES_READ[method]]
+        distiller['recorders'] = {
+            f'stage{i}': dict(type='ModuleOutputs', source=module)
+            for i, module in enumerate(modules, start=1)
+        }
     configs = [student(network, classes) for _ in range(students)]
     model = OnlineDistill(configs, distiller, **kwargs)
     return model.to(device, memory_format=torch.channels_last).train()
@@ -171,7 +190,7 @@ def step_of(model: OnlineDistill, inputs: Tensor, labels: Tensor, bf16: bool) ->
     """A training step, from preprocessed images on."""
     wrapper: Any = (BFloat16OptimWrapper if bf16 else OptimWrapper)(sgd(model))
     samples = [DataSample(gt_label=labels)]
-    model.distiller.updates_announced = True
+    announce_updates(model, wrapper.optimizer)
 
     def step() -> None:
         with wrapper.optim_context(model):

@@ -1,7 +1,6 @@
 """Reads a config file, applies the command line to it and checks its keys."""
 
 import logging
-import platform
 import traceback
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..engine.optim_wrapper import has_bf16
 from ..models.builder import nearest
 from .completion import complete_loops, duplicate_keys, is_called
 from .config_keys import KNOWN_KEYS, check_keys
@@ -95,16 +95,15 @@ def use_amp(cfg: Config) -> None:
         )
     if torch.cuda.is_available():
         cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
-    else:
-        has_bf16 = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)  # not in torch < 2.5
-        if not has_bf16() and platform.machine() == 'x86_64':
-            print_log(
-                'amp: this CPU has no bf16 instructions; training is likely slower with --amp '
-                'than without',
-                level=logging.WARNING,
-            )
-        cfg.optim_wrapper.pop('loss_scale', None)
-        cfg.optim_wrapper.type = 'mmrazor.BFloat16OptimWrapper'
+        return
+    if not has_bf16():
+        print_log(
+            'amp: this CPU has no bf16 instructions; training is likely slower with --amp '
+            'than without',
+            level=logging.WARNING,
+        )
+    cfg.optim_wrapper.pop('loss_scale', None)
+    cfg.optim_wrapper.type = 'mmrazor.BFloat16OptimWrapper'
 
 
 def by_iterations(cfg: Config) -> bool:

@@ -1,5 +1,6 @@
 """Mixed precision where mmengine's own wrapper refuses to work."""
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,3 +27,14 @@ class BFloat16OptimWrapper(OptimWrapper):
         """Run the forward pass under autocast."""
         with super().optim_context(model), autocast(dtype=torch.bfloat16):
             yield
+
+
+def has_bf16() -> bool:
+    """Whether the GPU, or without one the CPU, has instructions for bf16.
+
+    Without them it is emulated, many times slower. Of CPUs that are not x86, true is assumed.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_capability() >= (8, 0)
+    supported = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)  # not in torch < 2.5
+    return bool(supported()) or platform.machine() not in ('x86_64', 'AMD64')
