@@ -1,5 +1,6 @@
 """What the documentation says works as it is written there."""
 
+import copy
 import json
 import re
 import subprocess
@@ -61,18 +62,32 @@ RESIZED = {
 }
 
 
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """A checkpoint, and the config of its training."""
+    folder = tmp_path_factory.mktemp('trained')
+    config = ROOT / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
+    cfg = load_config(config, folder, SMALL, seed=0)
+    train(cfg)
+    return folder / 'epoch_1.pth', cfg
+
+
 @pytest.mark.parametrize('resized', RESIZED)
-def test_an_exported_student_runs_without_torch_on_what_was_scored(resized, tmp_path, monkeypatch):
+def test_an_exported_student_runs_without_torch_on_what_was_scored(
+    resized, trained, tmp_path, monkeypatch
+):
     pytest.importorskip('onnxruntime')
     monkeypatch.chdir(tmp_path)
-    config = ROOT / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
-    cfg = load_config(config, 'run', SMALL, seed=0)
+    checkpoint, cfg = trained
+    config = None
     if RESIZED[resized]:  # BGR from files, 0 to 255
+        config = Path('config.py')
+        cfg = copy.deepcopy(cfg)
         cfg.model.data_preprocessor = dict(type='mmpretrain.ClsDataPreprocessor', to_rgb=True)
         for loader in (cfg.val_dataloader, cfg.test_dataloader):
             loader.dataset.pipeline = [*RESIZED[resized], dict(type='PackInputs')]
-    train(cfg)
-    export('run/epoch_1.pth', 'exported', 0, ['onnx'])
+        cfg.dump(config)
+    export(checkpoint, 'exported', 0, ['onnx'], config=config)
     size = (41, 41, 3) if resized == 'shorter edge alone' else (41, 30, 3)
     image = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     Image.fromarray(image).save('some.png')
@@ -81,10 +96,10 @@ def test_an_exported_student_runs_without_torch_on_what_was_scored(resized, tmp_
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     label, logits = done.stdout.splitlines()
-    stored, trained = read_checkpoint(Path('run/epoch_1.pth'), None)
+    stored, cfg = read_checkpoint(checkpoint, config)
     with torch.no_grad():
-        inputs, _ = prepare(trained, Path('some.png'))
-        (expected,) = build_trained(stored, trained).predict_logits(inputs)['student0']
+        inputs, _ = prepare(cfg, Path('some.png'))
+        (expected,) = build_trained(stored, cfg).predict_logits(inputs)['student0']
     assert label == str(int(expected.argmax()))
     np.testing.assert_allclose(json.loads(logits)[0], expected, atol=1e-3, rtol=1e-3)
 

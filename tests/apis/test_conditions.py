@@ -40,6 +40,21 @@ def test_starts_and_precisions_are_conditions(key):
     check_conditions(methods, [key])
 
 
+@pytest.mark.parametrize(
+    'key',
+    [
+        'train_dataloader.batch_size', 'train_dataloader.dataset.train_per_class',
+        'val_dataloader.dataset.indices', 'val_evaluator.topk', 'param_scheduler.type',
+        'train_cfg.max_epochs', 'randomness.seed', 'load_from', 'auto_scale_lr.base_batch_size',
+    ],
+)  # fmt: skip
+def test_data_schedule_and_scoring_are_conditions(key):
+    methods = {name: read_config(CONFIG, {}) for name in ('mfef', 'plain')}
+    methods['plain'].merge_from_dict({key: 'other'})
+    with pytest.raises(ValueError, match=f'differ in {key.removesuffix(".base_batch_size")}'):
+        check_conditions(methods, [])
+
+
 @pytest.mark.parametrize('key', ['sync_bn', 'default_hooks.sampler_seed.type'])
 def test_what_else_runs_is_a_condition(key):
     methods = {name: read_config(CONFIG, {}) for name in ('mfef', 'plain')}

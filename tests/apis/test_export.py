@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.runner import Runner
 from mmpretrain import ImageClassificationInferencer, get_model
 from mmpretrain.registry import DATASETS, TRANSFORMS
 from PIL import Image
@@ -20,6 +21,7 @@ from safetensors.torch import load_model
 from sklearn.datasets import load_digits
 
 from mfef_mmrazor.apis import export, load_config, student_config, train, user_errors
+from mfef_mmrazor.apis.formats import Predictor, write
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'
@@ -44,6 +46,15 @@ def classifier(channels=64, **backbone):
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=10, in_channels=channels),
     )
+
+
+def saved(cfg):
+    """A checkpoint of networks that have learnt nothing, and its runner."""
+    runner = Runner.from_cfg(cfg)
+    runner.save_checkpoint(
+        cfg.work_dir, 'epoch_0.pth', save_optimizer=False, save_param_scheduler=False
+    )
+    return Path(cfg.work_dir, 'epoch_0.pth'), runner
 
 
 @pytest.fixture(scope='module')
@@ -234,9 +245,9 @@ def test_metadata(exported):
 def test_files_of_a_resnet20_are_its_weights_and_little_else(tmp_path):
     cfg = config(tmp_path)
     cfg.model.students = [classifier(type='CifarResNet', depth=20)] * 2
-    network = train(cfg).model.architecture
-    weights = 4 * sum(p.numel() for p in network.parameters())
-    for path in export(tmp_path / 'epoch_1.pth', tmp_path / 'out', formats=ALL)[1:]:
+    checkpoint, runner = saved(cfg)
+    weights = 4 * sum(p.numel() for p in runner.model.architecture.parameters())
+    for path in export(checkpoint, tmp_path / 'out', formats=ALL)[1:]:
         assert weights < path.stat().st_size <= 1.05 * weights, path.name
 
 
@@ -348,9 +359,9 @@ def test_files_that_are_no_checkpoint_of_an_online_distillation(exported, tmp_pa
 
 
 def test_a_method_without_a_fused_classifier(tmp_path):
-    train(config(tmp_path, 'dml'))
+    checkpoint, _ = saved(config(tmp_path, 'dml'))
     with pytest.raises(ValueError, match='DMLDistiller has no fused classifier to export'):
-        export(tmp_path / 'epoch_1.pth', tmp_path / 'out', formats=['onnx'], fused=True)
+        export(checkpoint, tmp_path / 'out', formats=['onnx'], fused=True)
     assert not (tmp_path / 'out').exists()
 
 
@@ -396,6 +407,15 @@ def test_a_file_that_predicts_otherwise_is_not_left(finished, tmp_path):
     with pytest.raises(RuntimeError, match='student0.pth: its logits differ by up to inf'):
         export(finished / 'epoch_2.pth', tmp_path / 'out', config=path)
     assert list((tmp_path / 'out').iterdir()) == []
+
+
+@pytest.mark.parametrize('kind, off', [('torchscript', 1e-5), ('onnx', 1e-3)])
+def test_logits_that_are_a_little_off_are_refused(kind, off, tmp_path):
+    network, images = torch.nn.Flatten().eval(), torch.rand(5, 3, 2, 2)
+    predictor = Predictor(network, images, None, {})
+    write(predictor, [kind], tmp_path / 'student0', network(images))
+    with pytest.raises(RuntimeError, match='its logits differ by up to'):
+        write(predictor, [kind], tmp_path / 'student0', network(images) + off)
 
 
 def test_an_image_size_that_nothing_fixes(finished, tmp_path):
@@ -474,8 +494,8 @@ def test_the_tool_from_another_folder(finished, tmp_path):
 
 def test_a_student_that_keeps_its_extraction_is_exported_with_it(tmp_path):
     path = CONFIGS / 'mfef/mfef-kept_resnet8-x2_1xb32-20e_digits.py'
-    train(load_config(path, tmp_path, SMALL, seed=0))
-    export(tmp_path / 'epoch_1.pth', tmp_path / 'out', 1, ALL)
+    checkpoint, _ = saved(load_config(path, tmp_path, SMALL, seed=0))
+    export(checkpoint, tmp_path / 'out', 1, ALL)
     network = get_model(str(tmp_path / 'out/student1.py'), str(tmp_path / 'out/student1.pth'))
     assert type(network.neck[0]).__name__ == 'MultiScaleNeck'
     assert sum(p.numel() for p in network.parameters()) == 78_042 + 14_680

@@ -56,6 +56,10 @@ def test_what_is_drawn_is_what_the_gates_and_maps_are(mfef, image):
         region = spatial_gate(extracted * weights)
     drawn = {panel.title.split('\n')[0]: panel for panel in view.rows['student1']}
     np.testing.assert_allclose(drawn['map before'].values, feature[0].mean(0), atol=1e-5)
+    shares = algorithm.predict_logits(inputs)['student1'][0].softmax(dim=0)
+    assert view.predictions[1] == f'student1: {shares.argmax()} ({100 * shares.max():.0f} %)'
+    colours = np.array(Image.open(image)).mean(axis=(0, 1)) / 255
+    np.testing.assert_allclose(picture.mean(axis=(0, 1)), colours, atol=0.02)
     np.testing.assert_allclose(drawn['after: group 1'].values, extracted[0, :16].mean(0), atol=1e-5)
     np.testing.assert_allclose(drawn['channel gate'].values, weights.flatten(), atol=1e-5)
     np.testing.assert_allclose(drawn['spatial gate'].over, region[0, 0], atol=1e-5)

@@ -67,11 +67,8 @@ def test_same_seed_same_numbers_other_seed_others(finished, tmp_path):
     assert results(tmp_path / 'other')['history'] != results(finished)['history']
 
 
-@pytest.mark.parametrize(
-    'path, workers', [(CONFIG, 0), (CONFIG, 2), (SHARED, 0)], ids=['mfef', 'workers', 'shared2']
-)
-def test_resume_goes_on_where_it_stopped(tmp_path, path, workers):
-    options = dict(path=path, train_dataloader__num_workers=workers, train_cfg__max_epochs=3)
+def test_a_resumed_run_with_a_shared_trunk_goes_on_where_it_stopped(tmp_path):
+    options = dict(path=SHARED, train_cfg__max_epochs=3)
     train(config(tmp_path, **options))
     straight = results(tmp_path)['history']
     weights = torch.load(tmp_path / 'epoch_3.pth')['state_dict']
@@ -280,11 +277,6 @@ def test_a_mistake_is_one_line(mistake, tmp_path, capsys):
 def test_a_ramp_up_longer_than_the_training_is_warned_of(finished, tmp_path, capsys):
     train(config(tmp_path, model__distiller__ramp_up_epochs=80), resume=True)
     assert 'ramp_up_epochs=80, but the training has 2 epochs' in capsys.readouterr().out
-
-
-def test_a_config_without_the_ramp_up_hook_gets_it(tmp_path):
-    runner = train(config(tmp_path, train_cfg__max_epochs=1, custom_hooks=[]))
-    assert [type(hook).__name__ for hook in runner.hooks].count('RampUpHook') == 1
 
 
 def test_one_student_only_and_other_classes(tmp_path, capsys):

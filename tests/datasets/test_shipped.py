@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from pictures import write_tree
+from PIL import Image
 
 from mfef_mmrazor.apis import load_config, train
 from mfef_mmrazor.apis.data_checks import check_data, inner_datasets
@@ -85,6 +86,35 @@ def test_images_and_labels_of_both_splits(name, tmp_path):
         inputs = build(cfg.data_preprocessor)(batch)['inputs']
         assert inputs.shape == (len(expected), 3, size, size)
         assert inputs.dtype == torch.float32 and inputs.abs().max() < 4
+        if split == 'val' and name in ('cinic10', 'tiny_imagenet'):  # which are not resized
+            picture = np.array(Image.open(batch['data_samples'][0].img_path))
+            scale = cfg.data_preprocessor
+            expected = torch.tensor((picture - np.array(scale.mean)) / np.array(scale.std))
+            torch.testing.assert_close(inputs[0], expected.permute(2, 0, 1).float())
+
+
+def test_pictures_in_memory_are_those_of_the_plain_config(tmp_path):
+    write_tree(tmp_path / 'test', {f'class{i}': 2 for i in range(10)}, 32, 32, '.png')
+    found = []
+    for kind in ('', '_fast'):
+        cfg = Config.fromfile(CONFIGS / f'_base_/datasets/cifar10_folder{kind}.py')
+        for dataset in inner_datasets(cfg.val_dataloader):
+            dataset.data_root = str(tmp_path)
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            batch = next(iter(Runner.build_dataloader(cfg.val_dataloader, seed=0)))
+        found.append(build(cfg.data_preprocessor)(batch, False)['inputs'])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize('name', ['cifar10', 'cifar100', 'cifar10_folder'])
+def test_fast_crops_and_flips_are_those_of_the_plain_config(name):
+    plain, fast = (
+        Config.fromfile(CONFIGS / f'_base_/datasets/{name}{kind}.py') for kind in ('', '_fast')
+    )
+    padded, crop, flip, _ = plain.train_dataloader.dataset.pipeline[-4:]
+    assert (padded.crop_size - crop.crop_size) / 2 == fast.train_dataloader.dataset.padding
+    assert crop.crop_size == fast.data_preprocessor.crop_size
+    assert flip.prob == fast.data_preprocessor.flip_prob
 
 
 def test_fashion_mnist_trains(tmp_path):

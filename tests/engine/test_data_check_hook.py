@@ -112,18 +112,28 @@ def test_no_batch_at_all(tmp_path):
         run(tmp_path, batch_size=11, drop_last=True)
 
 
-@pytest.mark.parametrize('times', [1, 2])
-def test_copies_of_an_image_that_are_cropped_alike_are_warned_of(tmp_path, times, log):
+@pytest.mark.parametrize(
+    'copies, sampler, warnings',
+    [
+        (None, 'DefaultSampler', 0),
+        (None, 'mmpretrain.RepeatAugSampler', 1),
+        (dict(type='RepeatDataset', times=2), 'DefaultSampler', 1),
+        (dict(type='ClassBalancedDataset', oversample_thr=0.5), 'DefaultSampler', 1),
+    ],
+)
+def test_copies_of_an_image_that_are_cropped_alike_are_warned_of(copies, sampler, warnings, log):
     digits = dict(type='mmpretrain.Digits', train_per_class=1, pipeline=[])
     memory = dict(type='mmpretrain.InMemory', dataset=digits)
     part = dict(type='mmpretrain.KFoldDataset', num_splits=5, dataset=memory)
-    wrapped = dict(type='RepeatDataset', times=times, dataset=part)
-    dataset = part if times == 1 else wrapped
     loader = Runner.build_dataloader(
-        dict(batch_size=5, dataset=dataset, sampler=dict(type='DefaultSampler', shuffle=True))
+        dict(
+            batch_size=5,
+            dataset=dict(copies, dataset=part) if copies else part,
+            sampler=dict(type=sampler, shuffle=True),
+        )
     )
     warn_of_repeats(loader)
-    assert len([line for line in log if 'the same crop and flip' in line]) == times - 1
+    assert len([line for line in log if 'the same crop and flip' in line]) == warnings
 
 
 def test_classes_without_a_validation_image_are_warned_of(tmp_path, capsys):

@@ -114,7 +114,7 @@ def test_two_processes_pause_together(tmp_path):
     in_processes(2, train_and_look_at_the_others, tmp_path)
 
 
-def test_our_own_training_needs_no_hook_in_the_config(tmp_path):
+def test_our_own_training_needs_no_hooks_in_the_config(tmp_path):
     cfg = small(tmp_path, train_cfg__max_epochs=1)
     cfg.custom_hooks = []
     cfg.launcher = 'none'
@@ -122,6 +122,7 @@ def test_our_own_training_needs_no_hook_in_the_config(tmp_path):
     (hook,) = (hook for hook in runner.hooks if isinstance(hook, DistillerUpdateHook))
     assert hook.handles and runner.iter == 6
     assert not runner.model.distiller.updates_announced  # by whoever trains it next
+    assert [type(hook).__name__ for hook in runner.hooks].count('RampUpHook') == 1
 
 
 def test_accumulated_gradients_are_refused(tmp_path):

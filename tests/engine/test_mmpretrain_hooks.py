@@ -1,11 +1,14 @@
 """mmpretrain's own hooks at a real run of MFEF."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
+from mmpretrain.engine.hooks import precise_bn_hook
 
 from mfef_mmrazor.apis import load_config, train
+from mfef_mmrazor.datasets import Digits
 
 CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
 
@@ -22,8 +25,12 @@ def run(work_dir, *hooks, preprocessor=None):
     return train(cfg)
 
 
-def test_class_num_check_hook(tmp_path):
-    run(tmp_path, dict(type='ClassNumCheckHook'))
+def test_class_num_check_hook(tmp_path, monkeypatch):
+    hook = dict(type='ClassNumCheckHook')
+    run(tmp_path / 'right', hook)
+    monkeypatch.setitem(Digits.METAINFO, 'classes', tuple('0123456'))
+    with pytest.raises(AssertionError, match='does not match'):
+        run(tmp_path / 'wrong', hook)
 
 
 def test_switch_recipe_hook(tmp_path):
@@ -45,7 +52,12 @@ def test_switch_recipe_hook(tmp_path):
     'hook', [dict(type='EMAHook', momentum=0.1), dict(type='PreciseBNHook', num_samples=60)]
 )
 def test_hooks_on_weights_and_statistics(tmp_path, hook):
-    runner = run(tmp_path, hook)
+    update = patch.object(
+        precise_bn_hook, 'update_bn_stats', side_effect=precise_bn_hook.update_bn_stats
+    )
+    with update as updates:
+        runner = run(tmp_path, hook)
+    assert updates.call_count == (2 if hook['type'] == 'PreciseBNHook' else 0)
     assert all(value.isfinite().all() for value in runner.model.state_dict().values())
     checkpoint = torch.load(tmp_path / 'epoch_2.pth', weights_only=False)
     assert ('ema_state_dict' in checkpoint) == (hook['type'] == 'EMAHook')

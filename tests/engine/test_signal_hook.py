@@ -137,14 +137,10 @@ def averaging(**options):
 
 
 CASES = {
-    'in the second epoch': (signal.SIGUSR1, 'train', 7, {}, 'epoch_1_iter_7.pth'),
-    'workers': (
-        signal.SIGHUP, 'train', 7, dict(train_dataloader__num_workers=2), 'epoch_1_iter_7.pth'
-    ),
     'last batch': (signal.SIGTERM, 'train', 5, {}, 'epoch_1.pth'),
-    'scoring': (signal.SIGTERM, 'val', 1, {}, 'epoch_1.pth'),
+    'scoring': (signal.SIGHUP, 'val', 1, {}, 'epoch_1.pth'),
     'rare checkpoints': (
-        signal.SIGTERM, 'val', 1, dict(default_hooks__checkpoint__interval=5), 'epoch_1.pth'
+        signal.SIGUSR1, 'val', 1, dict(default_hooks__checkpoint__interval=5), 'epoch_1.pth'
     ),
     'averaged weights, scoring': (signal.SIGTERM, 'val', 1, averaging(), 'epoch_1.pth'),
     'scoring, checkpoints by iterations': (

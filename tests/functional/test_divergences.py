@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,14 @@ def test_mutual_kd_is_the_mean_over_peers_summed_over_learners(number):
 def test_mutual_kd_needs_two():
     with pytest.raises(ValueError, match='at least 2 students, got 1'):
         functional.mutual_kd_loss([STUDENT])
+
+
+def test_an_expert_is_further_from_its_student_than_the_threshold():
+    s, t = 1.0, 0.8
+    threshold = s - math.exp(-t / (t + s)) * t
+    for between, expert in ((threshold + 1e-3, True), (threshold - 1e-3, False)):
+        assert functional.is_expert(torch.tensor([s, t, between])) is expert
+    assert not functional.is_expert(torch.tensor([t, s, 2.0]))  # it is behind
 
 
 def test_the_gap_is_three_distances_summed_over_the_classes():

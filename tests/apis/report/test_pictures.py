@@ -2,12 +2,18 @@
 
 import itertools
 
+import numpy as np
 import pandas as pd
 import pytest
-from accuracies import A, runs
+from accuracies import A, B, runs
 
 from mfef_mmrazor.apis.comparison import Entry
-from mfef_mmrazor.apis.report.pictures import draw_accuracies, draw_cost, draw_curves
+from mfef_mmrazor.apis.report.pictures import (
+    draw_accuracies,
+    draw_calibration,
+    draw_cost,
+    draw_curves,
+)
 
 
 def test_methods_that_are_close_are_told_apart_by_the_legend():
@@ -31,6 +37,17 @@ def test_seeds_are_drawn_over_the_mean():
     dots = next(line for line in axes.lines if line.get_marker() == 'o')
     assert list(dots.get_xdata()) == A
     assert dots.zorder > max(line.zorder for line in axes.lines if line is not dots)
+    (mean,) = axes.containers[0].lines[0].get_xdata()
+    assert mean == pytest.approx(np.mean(A))
+
+
+def test_calibration_stands_beside_its_method():
+    frame = runs(zeta=A, alpha=B)
+    axes = draw_calibration(frame.assign(nll=frame['last']), 'nll', 'NLL').axes[0]
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    line = axes.lines[0]
+    found = {names[round(y)]: x for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)}
+    assert found == pytest.approx(dict(zeta=np.mean(A), alpha=np.mean(B)))
 
 
 def test_neighbours_differ_in_their_markers_too():
@@ -46,7 +63,9 @@ def test_two_seeds_have_no_bar():
         ((start, end),) = bar.get_segments()
         return end[0] - start[0]
 
-    assert widths(A[:2]) == 0 < widths(A[:3])
+    assert widths(A[:2]) == 0
+    # 4.3027: the quantile of Student's t for a 95 % interval of three
+    assert widths(A[:3]) == pytest.approx(2 * 4.30265 * np.std(A[:3], ddof=1) / 3**0.5, rel=1e-4)
 
 
 def test_many_blocks_stand_in_rows_of_three():
@@ -59,6 +78,8 @@ def test_many_blocks_stand_in_rows_of_three():
 
 @pytest.mark.parametrize('epochs, marker', [([20], 'o'), ([10, 20], 'None')])
 def test_a_run_that_was_scored_once_is_a_dot(epochs, marker):
-    history = [dict(epoch=epoch, student0=70.0, ensemble=71.0) for epoch in epochs]
+    history = [dict(epoch=epoch, student0=70.0, student1=60.0, ensemble=71.0) for epoch in epochs]
     figure = draw_curves([(Entry('a', 'a', '', 'a.py'), dict(history=history))])
+    students, _ = figure.axes[0].lines
     assert [line.get_marker() for line in figure.axes[0].lines] == [marker] * 2
+    assert students.get_ydata().tolist() == [65.0] * len(epochs)

@@ -56,3 +56,24 @@ def test_an_accuracy_that_is_no_number(none):
     rows = numbers([(Entry('a', 'a', '', 'a.py'), results)]).set_index('predictor')
     assert rows.loc['student0', 'last'] == 70
     assert math.isnan(rows.loc[STUDENTS, 'last'])  # not the mean of those that are left
+
+
+def test_numbers_are_those_of_the_last_epoch_and_over_students_of_all_of_them():
+    def predictor(last, best, nll):
+        return dict(
+            last=dict(accuracy=last, nll=nll, ece=2 * nll), best=dict(accuracy=best, nll=9.0)
+        )
+
+    results = dict(
+        seed=0, git_revision='r', train_seconds=1.0, deployed={},
+        students=dict(last=dict(disagreement=5.0, kl=0.25)),
+        predictors=dict(
+            student0=predictor(70.0, 72.0, 1.0), student1=predictor(60.0, 75.0, 3.0),
+            ensemble=predictor(80.0, 81.0, 0.5),
+        ),
+    )  # fmt: skip
+    rows = numbers([(Entry('a', 'a', '', 'a.py'), results)]).set_index('predictor')
+    keys = ['last', 'best', 'nll', 'ece', 'disagreement', 'kl']
+    assert rows.loc[STUDENTS, keys].tolist() == [65, 73.5, 2, 4, 5, 0.25]
+    assert rows.loc['best student', ['last', 'best']].tolist() == [70, 75]
+    assert rows.loc['ensemble', ['last', 'nll']].tolist() == [80, 0.5]

@@ -14,6 +14,7 @@ from torch import nn
 
 from mfef_mmrazor.models import MapAdapter, MFEFDistiller, OnlineDistill
 from mfef_mmrazor.models.builder import build
+from mfef_mmrazor.models.distillers.online_distiller import network_logits
 
 MFEF = dict(type='MFEFDistiller', in_channels=64, num_classes=10)
 RESNET18 = dict(
@@ -361,8 +362,10 @@ class Twice(nn.Module):
         return ([pooled, 2 * pooled],)
 
 
-@pytest.mark.parametrize('method', ['DML', 'OKDPH', 'PCL'])
-def test_students_with_two_classifiers_teach_with_their_sum(method):
+@pytest.mark.parametrize(
+    'method, term', [('DML', 'loss_mutual'), ('OKDPH', 'loss_transfer'), ('PCL', 'loss_peers')]
+)
+def test_students_with_two_classifiers_teach_with_their_sum(method, term):
     def conformer_like():
         built = build(student())
         built.neck = Twice()
@@ -374,12 +377,13 @@ def test_students_with_two_classifiers_teach_with_their_sum(method):
     options = dict(in_channels=64, num_classes=10, ramp_up_epochs=0) if method == 'PCL' else {}
     distiller = dict(type=f'{method}Distiller', **options)
     model = OnlineDistill([conformer_like(), conformer_like()], distiller)
-    losses = model.loss(*batch())
-    total(losses).backward()
+    model.loss(*batch())[f'distill.{term}'].backward()
     for own in model.students:
         assert all(
             part.weight.grad.any() for part in (own.head.conv_cls_head, own.head.trans_cls_head)
         )
+    outputs = own(batch()[0], mode='tensor')
+    torch.testing.assert_close(network_logits(own, outputs), outputs[0] + outputs[1])
 
 
 @pytest.mark.parametrize(
