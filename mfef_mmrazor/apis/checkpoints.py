@@ -71,7 +71,7 @@ def class_names(stored: dict[str, Any]) -> Sequence[str] | None:
 def build_trained(stored: dict[str, Any], cfg: Cfg) -> OnlineDistill:
     """The algorithm with the checkpoint's weights, ready to predict."""
     model_cfg = as_when_saved(without_initial_weights(cfg['model']), stored)
-    with torch.random.fork_rng(), default_scope(cfg), unlogged():
+    with torch.random.fork_rng(devices=[]), default_scope(cfg), unlogged():
         algorithm = MODELS.build(model_cfg)
     _load_weights(algorithm, stored, 'the checkpoint is of another network than its config')
     return algorithm.eval()
@@ -215,7 +215,7 @@ def check_teacher(cfg: Config) -> None:
 
 def _built(model_cfg: Cfg, cfg: Config) -> nn.Module:
     # the run itself starts from the seed, not from here
-    with torch.random.fork_rng(), default_scope(cfg), unlogged():
+    with torch.random.fork_rng(devices=[]), default_scope(cfg), unlogged():
         model = MODELS.build(copy.deepcopy(model_cfg))
         if hasattr(model, 'init_weights'):
             model.init_weights()  # reads the checkpoints in init_cfg

@@ -206,7 +206,12 @@ def test_another_batch_size_begins_the_epoch_again(tmp_path):
 
 def train_in_each(work_dir, stop=None):
     """Train in one of several processes, or go on."""
-    cfg = config(METHODS['dml'], work_dir, stop, train_dataloader__batch_size=10)
+    cfg = config(
+        METHODS['dml'], work_dir, stop,
+        train_dataloader__batch_size=10,
+        val_dataloader__dataset__indices=41,  # two batches of one process, and one of the other
+        val_dataloader__sampler__round_up=False,
+    )  # fmt: skip
     cfg.launcher = 'pytorch'
     if stop:
         save = Runner.save_checkpoint

@@ -48,6 +48,7 @@ class SignalHook(Hook):
         self.resumed_at: dict[str, Any] | None = None
         self.former: dict[signal.Signals, Any] = {}
         self.first_pass = True  # mmpretrain's EMAHook can make a second one, with other weights
+        self.common_batches = 0  # of a pass, that all processes have
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember where in the epoch the run was stopped; it means nothing to other batches."""
@@ -116,12 +117,15 @@ class SignalHook(Hook):
     def before_val_epoch(self, runner: Runner) -> None:
         """Expect a pass with the weights, or the average, that the hooks have put in."""
         self.first_pass = True
+        batches = torch.tensor(len(runner.val_dataloader))
+        all_reduce(batches, op='min')  # some samplers give one process a batch more
+        self.common_batches = int(batches)
 
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Stop while the epoch is scored."""
-        if self.first_pass and self._told():
+        if self.first_pass and batch_idx < self.common_batches and self._told():
             averaging = averaging_hook(runner)
             # mmpretrain's hook can be told not to put the average in the place of the weights
             if averaging and getattr(averaging, 'evaluate_on_ema', True):
