@@ -280,7 +280,8 @@ def benchmark(
         out: JSON file for the result, written anew after each part.
 
     Raises:
-        ValueError: A part is unknown, ``repeats`` is below 1, or there is no such device.
+        ValueError: A part is unknown, ``repeats`` is below 1, there is no such device, or a part
+            that runs mmengine's Runner is asked for on the CPU of a host with a GPU.
         OSError: ``out`` cannot be written, which is tried before anything is measured.
     """
     unknown = set(parts) - set(PARTS)
@@ -290,6 +291,11 @@ def benchmark(
         raise ValueError(f'repeats={repeats}, expected 1 or more')
     if device not in ('cpu', 'cuda') or (device == 'cuda' and not torch.cuda.is_available()):
         raise ValueError(f'device={device!r}: not here; expected cpu, or cuda where there is a GPU')
+    if device == 'cpu' and torch.cuda.is_available() and {'runner', 'validation'} & {*parts}:
+        raise ValueError(
+            'parts runner, validation: mmengine trains on the GPU, not on the cpu; hide it with '
+            'CUDA_VISIBLE_DEVICES='
+        )
     keep_freed_memory()
     cuda = device == 'cuda'
     found: dict[str, Any] = dict(

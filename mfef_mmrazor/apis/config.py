@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import print_log
 
 from ..engine.optim_wrapper import has_bf16
@@ -81,6 +82,8 @@ def place_of(error: Exception) -> str:
 
 def use_amp(cfg: Config) -> None:
     """Switch a config to mixed precision: scoring and, if there is one, the training."""
+    if get_device() == 'mps':
+        raise ValueError("amp: mmengine has no mixed precision on Apple's GPUs; leave it out")
     for loop in ('val_cfg', 'test_cfg'):
         if cfg.get(loop) is not None:
             cfg[loop].fp16 = True

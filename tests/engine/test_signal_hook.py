@@ -194,14 +194,17 @@ def test_mean_teachers_between_the_batches_of_a_step(tmp_path):
 
 
 def test_another_batch_size_begins_the_epoch_again(tmp_path):
-    stop = (signal.SIGTERM, 'train', 3)
+    stop = (signal.SIGTERM, 'train', 8)
+    options = dict(optim_wrapper__accumulative_counts=2)
     with pytest.raises(SystemExit):
-        train(config(METHODS['dml'], tmp_path, stop))
-    allowed = dict(default_hooks__checkpoint__allow_changes=True, train_cfg__max_epochs=1)
-    cfg = config(METHODS['dml'], tmp_path, train_dataloader__batch_size=50, **allowed)
-    assert train(cfg, resume=True).iter == 3 + 2  # of all 100 images
+        train(config(METHODS['dml'], tmp_path, stop, **options))
+    options['default_hooks__checkpoint__allow_changes'] = True
+    for batch_size, epochs, steps in ((50, 2, 8 + 2), (100, 3, 8 + 2 + 1)):  # of 100 images
+        options.update(train_dataloader__batch_size=batch_size, train_cfg__max_epochs=epochs)
+        cfg = config(METHODS['dml'], tmp_path, **options)
+        assert train(cfg, resume=True).iter == steps
     logs = ''.join(path.read_text() for path in tmp_path.rglob('*.log'))
-    assert 'it starts over, 3 steps are trained twice' in logs
+    assert logs.count('starts over') == logs.count('it starts over, 3 steps are trained twice') == 1
 
 
 def train_in_each(work_dir, stop=None):

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
@@ -25,8 +26,10 @@ class PlainLogHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Replace the buffers by tensors, and numpy's numbers by Python's."""
         hub = checkpoint['message_hub']
+        # to which a checkpoint is read to resume; Apple's GPUs have no float64
+        dtype = torch.float32 if get_device() == 'mps' else None
         checkpoint['log_history'] = {
-            name: tuple(torch.tensor(part) for part in buffer.data)
+            name: tuple(torch.tensor(part, dtype=dtype) for part in buffer.data)
             for name, buffer in hub['log_scalars'].items()
         }
         checkpoint['message_hub'] = apply_to(

@@ -46,18 +46,23 @@ class SignalHook(Hook):
         self.received = 0
         self.stopped_at: dict[str, Any] | None = None
         self.resumed_at: dict[str, Any] | None = None
+        self.other_batches = False  # than before the run was resumed
+        self.given_up = 0  # batches of the epoch that was stopped, where they were other ones
         self.former: dict[signal.Signals, Any] = {}
         self.first_pass = True  # mmpretrain's EMAHook can make a second one, with other weights
         self.common_batches = 0  # of a pass, that all processes have
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Remember where in the epoch the run was stopped; it means nothing to other batches."""
-        self.resumed_at = checkpoint.get('mid_epoch') if runner._resume else None
+        if not runner._resume:
+            return
+        self.resumed_at = checkpoint.get('mid_epoch')
+        was = checkpoint.get('meta', {}).get('run', {})
+        self.other_batches = bool({'batch_size', 'processes'} & {*changed(was, identity(runner))})
         if not self.resumed_at:
             return
-        was = checkpoint.get('meta', {}).get('run', {})
-        if {'batch_size', 'processes'} & {*changed(was, identity(runner))}:
-            self.resumed_at = None
+        if self.other_batches:
+            self.given_up, self.resumed_at = self.resumed_at['batches'], None
         elif not by_iterations(runner):
             loop: Any = runner.train_loop
             loop.run_epoch = functools.partial(run_rest_of_epoch, loop, self.resumed_at)
@@ -70,7 +75,7 @@ class SignalHook(Hook):
         do they when Python ends, and tells those that are left to terminate: they are killed then.
         """
         if not (self.resumed_at or by_iterations(runner)):
-            self._warn_of_an_epoch_that_starts_over(runner)
+            self._start_over(runner)
         if threading.current_thread() is not threading.main_thread():
             return
         self.former = {each: signal.signal(each, self._note) for each in SIGNALS}
@@ -80,8 +85,12 @@ class SignalHook(Hook):
         if by_iterations(runner) and is_infinite(loader) and loader.num_workers:
             restart_workers(runner.train_loop)
 
-    def _warn_of_an_epoch_that_starts_over(self, runner: Runner) -> None:
-        twice = runner.iter - runner.epoch * len(runner.train_dataloader)
+    def _start_over(self, runner: Runner) -> None:
+        more = runner.iter - runner.epoch * len(runner.train_dataloader)
+        if more:  # or less; mmengine lets accumulated gradients end with the iterations it expects
+            last = runner.max_iters + more
+            runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, last)
+        twice = self.given_up if self.other_batches else more
         if twice > 0:
             runner.logger.warning(
                 f'resumed from within an epoch: it starts over, {twice} steps are trained twice. '
