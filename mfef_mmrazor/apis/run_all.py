@@ -91,9 +91,11 @@ def _context() -> multiprocessing.context.BaseContext:
 def _run_in_process(context: Any, gpus: SimpleQueue[int | None], work_dir: Path, run: Run) -> bool:
     gpu = gpus.get()
     process = context.Process(target=_run, args=(gpu, work_dir, *run))
-    process.start()
-    process.join()
-    gpus.put(gpu)
+    try:
+        process.start()
+        process.join()
+    finally:  # the next run waits for it, also when the machine has no room for a process
+        gpus.put(gpu)
     return process.exitcode == 0
 
 
@@ -115,4 +117,4 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once on Windows

@@ -157,7 +157,7 @@ def test(
         out = Path(out)
         check_suffix(out)
         check_folder(out.parent)
-    cfg.load_from = str(checkpoint)
+    cfg.load_from, cfg.resume = str(checkpoint), False
     check_data(cfg, 'test_dataloader')
     check_teacher(cfg)
     compat.init_cpu_processes(cfg.get('launcher', 'none'))

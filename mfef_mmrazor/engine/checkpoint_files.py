@@ -57,7 +57,7 @@ def check_intact(path: str | Path) -> None:
     content = path.read_bytes()
     found = SEAL.fullmatch(content[-SEAL_LENGTH:])
     if found:
-        if hashlib.sha256(content[:-SEAL_LENGTH]).hexdigest().encode() != found[1]:
+        if hashlib.sha256(memoryview(content)[:-SEAL_LENGTH]).hexdigest().encode() != found[1]:
             raise DamagedCheckpointError(
                 f'{path} is damaged: its digest is not that of its content'
             )

@@ -5,15 +5,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from mfef_mmrazor.apis import run_all
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
 
-pytestmark = pytest.mark.slow
+
+def test_a_machine_without_room_for_a_process_ends_the_command(monkeypatch, tmp_path):
+    class Full:
+        def start(self):
+            raise OSError('no room')
+
+    monkeypatch.setattr(run_all, '_context', lambda: SimpleNamespace(Process=lambda **_: Full()))
+    with pytest.raises(OSError, match='no room'):
+        list(run_all.run_here([('dml', 0), ('dml', 1)], tmp_path, jobs=1))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == 'win32', reason='no signals')
 def test_a_run_saves_a_checkpoint_and_ends_when_the_command_is_killed(tmp_path):
     command = subprocess.Popen(

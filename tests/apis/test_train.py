@@ -102,7 +102,7 @@ def test_a_run_without_a_seed_goes_on_with_the_one_it_had(tmp_path):
 
 
 def test_a_test_needs_no_training_data(finished, tmp_path):
-    cfg = config(tmp_path)
+    cfg = config(tmp_path, seed=5, resume=True)  # which is for a training
     for part in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
         cfg.pop(part)
     whole = score(config(tmp_path), finished / 'epoch_2.pth')

@@ -194,15 +194,22 @@ def test_mean_teachers_between_the_batches_of_a_step(tmp_path):
 
 
 def test_another_batch_size_begins_the_epoch_again(tmp_path):
-    stop = (signal.SIGTERM, 'train', 8)
-    options = dict(optim_wrapper__accumulative_counts=2)
+    def run(stop=None, batch_size=20, epochs=3):
+        options = dict(
+            optim_wrapper__accumulative_counts=2,
+            default_hooks__checkpoint__allow_changes=True,
+            train_dataloader__batch_size=batch_size,
+            train_cfg__max_epochs=epochs,
+        )
+        return train(config(METHODS['dml'], tmp_path, stop, **options), resume=True)
+
     with pytest.raises(SystemExit):
-        train(config(METHODS['dml'], tmp_path, stop, **options))
-    options['default_hooks__checkpoint__allow_changes'] = True
-    for batch_size, epochs, steps in ((50, 2, 8 + 2), (100, 3, 8 + 2 + 1)):  # of 100 images
-        options.update(train_dataloader__batch_size=batch_size, train_cfg__max_epochs=epochs)
-        cfg = config(METHODS['dml'], tmp_path, **options)
-        assert train(cfg, resume=True).iter == steps
+        run((signal.SIGTERM, 'train', 8))  # in the second epoch, of five batches
+    with pytest.raises(SystemExit):
+        run((signal.SIGTERM, 'train', 13), batch_size=25)
+    assert (tmp_path / 'last_checkpoint').read_text() == 'epoch_2_iter_14.pth'
+    assert run(batch_size=25).iter == 8 + 2 * 4
+    assert run(batch_size=100, epochs=4).iter == 8 + 2 * 4 + 1
     logs = ''.join(path.read_text() for path in tmp_path.rglob('*.log'))
     assert logs.count('starts over') == logs.count('it starts over, 3 steps are trained twice') == 1
 

@@ -32,8 +32,8 @@ class SafeCheckpointHook(CheckpointHook):
     that it had accumulated for the next step; ``EarlyStoppingHook`` with what it had counted. Where
     that ends a training, a checkpoint is saved, and a run that is resumed there has ended.
 
-    ``tools/train.py`` takes it wherever a config has a ``CheckpointHook``. Storage other than local
-    files is used as mmengine does.
+    ``tools/train.py`` takes it where a config's ``default_hooks`` have a ``CheckpointHook``.
+    Storage other than local files is used as mmengine does.
 
     Args:
         allow_changes: Whether a run may be resumed with another method, other students, another
@@ -127,8 +127,10 @@ class SafeCheckpointHook(CheckpointHook):
         super().after_val_epoch(runner, self.metrics)
 
     def after_train(self, runner: Runner) -> None:
-        """Save the end of a training that was stopped early, at whatever interval."""
-        if self.save_last and runner.train_loop.stop_training:
+        """Save the end of a training that is not where mmengine expects it, at whatever interval:
+        one that was stopped early, or in which an epoch was started over."""
+        unexpected = runner.train_loop.stop_training or runner.iter != runner.max_iters
+        if self.save_last and unexpected:
             self.save_unless_saved(runner, dict(epoch=runner.epoch, iter=runner.iter))
         super().after_train(runner)
 

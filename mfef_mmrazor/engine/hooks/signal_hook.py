@@ -48,6 +48,7 @@ class SignalHook(Hook):
         self.resumed_at: dict[str, Any] | None = None
         self.other_batches = False  # than before the run was resumed
         self.given_up = 0  # batches of the epoch that was stopped, where they were other ones
+        self.ahead = 0  # iterations more than the epochs that are over have, as they are now
         self.former: dict[signal.Signals, Any] = {}
         self.first_pass = True  # mmpretrain's EMAHook can make a second one, with other weights
         self.common_batches = 0  # of a pass, that all processes have
@@ -56,7 +57,7 @@ class SignalHook(Hook):
         """Remember where in the epoch the run was stopped; it means nothing to other batches."""
         if not runner._resume:
             return
-        self.resumed_at = checkpoint.get('mid_epoch')
+        self.resumed_at, self.ahead = checkpoint.get('mid_epoch'), checkpoint.get('ahead', 0)
         was = checkpoint.get('meta', {}).get('run', {})
         self.other_batches = bool({'batch_size', 'processes'} & {*changed(was, identity(runner))})
         if not self.resumed_at:
@@ -74,8 +75,8 @@ class SignalHook(Hook):
         get them: a cluster signals all processes of a job, and torch's workers would die of it. Nor
         do they when Python ends, and tells those that are left to terminate: they are killed then.
         """
-        if not (self.resumed_at or by_iterations(runner)):
-            self._start_over(runner)
+        if not by_iterations(runner):
+            self._count_from_here(runner)
         if threading.current_thread() is not threading.main_thread():
             return
         self.former = {each: signal.signal(each, self._note) for each in SIGNALS}
@@ -85,12 +86,14 @@ class SignalHook(Hook):
         if by_iterations(runner) and is_infinite(loader) and loader.num_workers:
             restart_workers(runner.train_loop)
 
-    def _start_over(self, runner: Runner) -> None:
-        more = runner.iter - runner.epoch * len(runner.train_dataloader)
-        if more:  # or less; mmengine lets accumulated gradients end with the iterations it expects
-            last = runner.max_iters + more
+    def _count_from_here(self, runner: Runner) -> None:
+        seen = self.resumed_at['batches'] if self.resumed_at else 0
+        ahead = runner.iter - runner.epoch * len(runner.train_dataloader) - seen
+        if ahead:  # or behind; mmengine ends an accumulation at the iteration it expects to be last
+            last = runner.max_iters + ahead
             runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, last)
-        twice = self.given_up if self.other_batches else more
+        twice = self.given_up if self.other_batches else ahead - self.ahead
+        self.ahead = ahead
         if twice > 0:
             runner.logger.warning(
                 f'resumed from within an epoch: it starts over, {twice} steps are trained twice. '
@@ -121,7 +124,8 @@ class SignalHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         """Stop at the end of an epoch."""
         if self._told():
-            self._stop(runner, dict(epoch=runner.epoch + 1, iter=runner.iter))
+            over = runner.epoch + (not by_iterations(runner))
+            self._stop(runner, dict(epoch=over, iter=runner.iter))
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Expect a pass with the weights, or the average, that the hooks have put in."""
@@ -144,7 +148,8 @@ class SignalHook(Hook):
             self.first_pass = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Put in where in the epoch the run was stopped."""
+        """Put in where in the epoch the run was stopped, and what was trained twice before."""
+        checkpoint['ahead'] = self.ahead
         if self.stopped_at:
             checkpoint['mid_epoch'] = self.stopped_at
 
