@@ -24,6 +24,11 @@ class TinyImageNet(ImageFolder):
 
     Raises:
         ValueError: ``split`` is unknown.
+        FileNotFoundError: There is no such folder.
+
+    Example::
+
+        TinyImageNet('data/tiny-imagenet-200', split='val')
     """
 
     def __init__(self, data_root: str, split: str = 'train', **kwargs: Any) -> None:

@@ -26,6 +26,9 @@ class PredictorsEvaluator:
     student0 stand under their plain names as well, first, so that ``save_best='auto'`` finds them.
     Likewise where predictions are written (mmpretrain's ``test.py --out pred.pkl``): those of
     student0 are in that file, and every other predictor's beside it, ``pred.student1.pkl``.
+
+    Args:
+        evaluator: mmengine's; each predictor gets a copy of its metrics.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:

@@ -122,8 +122,12 @@ def mutual_kd_loss(logits: Sequence[Tensor], tau: float = 1.0) -> Tensor:
         logits: m >= 2 tensors of (B, K).
         tau: Temperature.
 
+    Returns:
+        A scalar.
+
     Raises:
-        ValueError: There are fewer than two students.
+        ValueError: There are fewer than two students, their shapes differ, or ``tau`` is not
+            positive.
 
     Example:
         >>> a, b = torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])

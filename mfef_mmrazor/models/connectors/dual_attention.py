@@ -17,7 +17,11 @@ from .conv import conv_block
 class ChannelGate(BaseModule):
     r"""One weight in (0, 1) a channel: :math:`\sigma(\mathrm{MLP}(avg(x)) + \mathrm{MLP}(max(x)))`.
 
-    The two-layer MLP is shared by both poolings; its hidden width is ``in_channels // reduction``.
+    The two-layer MLP is shared by both poolings.
+
+    Args:
+        in_channels: C, the channels of the map.
+        reduction: The hidden layer has C // reduction units.
     """
 
     def __init__(self, in_channels: int, reduction: int) -> None:
@@ -40,7 +44,11 @@ class ChannelGate(BaseModule):
 
 
 class SpatialGate(BaseModule):
-    r"""One weight in (0, 1) a pixel: :math:`\sigma(\mathrm{BN}(\mathrm{conv}([\max, mean])))`."""
+    r"""One weight in (0, 1) a pixel: :math:`\sigma(\mathrm{BN}(\mathrm{conv}([\max, mean])))`.
+
+    Args:
+        kernel_size: Of the convolution; odd.
+    """
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()

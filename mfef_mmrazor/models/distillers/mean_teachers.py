@@ -23,7 +23,8 @@ class MeanTeacherDistiller(OnlineDistiller):
 
     Args:
         momentum: Share of the student's weights in a step of its mean teacher.
-        Others: As of :class:`PCLDistiller`.
+
+    The other arguments are those of :class:`PCLDistiller`.
 
     Raises:
         ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
