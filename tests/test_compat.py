@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.utils import digit_version
 from processes import in_processes, run_python
+from yapf.yapflib.yapf_api import FormatCode
 
 from mfef_mmrazor import compat, doctor
 from mfef_mmrazor.models.builder import build
@@ -231,7 +232,9 @@ def test_configs_of_installed_packages_are_found(tmp_path):
     assert Config.fromfile(tmp_path / 'config.py').default_scope == 'mmpretrain'
 
 
-def test_a_config_is_formatted_once():
+def test_a_config_is_formatted_once(monkeypatch):
+    monkeypatch.setattr('mmengine.config.config.FormatCode', FormatCode)  # tests have a plain one
+    compat.format_configs_once()
     one, other = Config(dict(a=[1, 2])), Config(dict(b='text'))
     assert one.pretty_text is one.pretty_text
     assert [cfg.pretty_text for cfg in (one, other, one)] == [
