@@ -26,7 +26,7 @@ class PlainLogHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Replace the buffers by tensors, and numpy's numbers by Python's."""
         hub = checkpoint['message_hub']
-        # to which a checkpoint is read to resume; Apple's GPUs have no float64
+        # to resume, a checkpoint is read onto the device, and Apple's GPUs have no float64
         dtype = torch.float32 if get_device() == 'mps' else None
         checkpoint['log_history'] = {
             name: tuple(torch.tensor(part, dtype=dtype) for part in buffer.data)
