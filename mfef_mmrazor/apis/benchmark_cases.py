@@ -25,17 +25,18 @@ from ..models.builder import build
 from .shipped_configs import configs
 
 Case = Callable[[], Any]
-LAYERS = ('backbone.layer1', 'backbone.layer2')
-NETWORKS: dict[str, tuple[Cfg, list[int], tuple[str, ...]]] = {
-    'resnet20': (dict(type='CifarResNet', depth=20), [16, 32, 64], LAYERS),
-    'resnet32': (dict(type='CifarResNet', depth=32), [16, 32, 64], LAYERS),
-    'wrn-16-2': (
-        dict(type='WideResNet', depth=16, widen_factor=2),
-        [32, 64, 128],
-        ('backbone.stages.0', 'backbone.stages.1'),
-    ),
+NETWORKS: dict[str, tuple[Cfg, list[int]]] = {
+    'resnet20': (dict(type='CifarResNet', depth=20), [16, 32, 64]),
+    'resnet32': (dict(type='CifarResNet', depth=32), [16, 32, 64]),
+    'wrn-16-2': (dict(type='WideResNet', depth=16, widen_factor=2), [32, 64, 128]),
 }
-"""Backbones, the channels of their three stages, and the modules that give the first two maps."""
+"""Backbones and the channels of their three stages."""
+RECORDERS = {
+    'wrn-16-2': {
+        f'stage{i + 1}': dict(type='ModuleOutputs', source=f'backbone.stages.{i}') for i in (0, 1)
+    }
+}
+"""Of hidden stages, where they are not the distillers' own, those of a ``CifarResNet``."""
 METHODS = {
     2: ('DML', 'KDCL', 'ONE', 'MCL', 'PCL', 'FFL', 'MFEF', 'DCM', 'DCCL', 'OKDPH'),
     3: ('CLILR', 'OKDDip', 'DKEL', 'FFSD'),
@@ -137,7 +138,7 @@ def summary(turns: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]:
 
 def student(network: str, classes: int = 10) -> Cfg:
     """Config of a student."""
-    backbone, channels, _ = NETWORKS[network]
+    backbone, channels = NETWORKS[network]
     return dict(
         type='mmpretrain.ImageClassifier',
         backbone=backbone,
@@ -154,12 +155,8 @@ def online(
     if method == 'MFEF':
         distiller['ramp_up_epochs'] = 0
     if method in STAGES_READ:
-        _, channels, modules = NETWORKS[network]
-        distiller['in_channels'] = channels[: STAGES_READ[method]]
-        distiller['recorders'] = {
-            f'stage{i}': dict(type='ModuleOutputs', source=module)
-            for i, module in enumerate(modules, start=1)
-        }
+        distiller['in_channels'] = NETWORKS[network][1][: STAGES_READ[method]]
+        distiller['recorders'] = RECORDERS.get(network)
     configs = [student(network, classes) for _ in range(students)]
     model = OnlineDistill(configs, distiller, **kwargs)
     return model.to(device, memory_format=torch.channels_last).train()

@@ -46,8 +46,8 @@ class SignalHook(Hook):
         self.received = 0
         self.stopped_at: dict[str, Any] | None = None
         self.resumed_at: dict[str, Any] | None = None
-        self.other_batches = False  # than before the run was resumed
-        self.given_up = 0  # batches of the epoch that was stopped, where they were other ones
+        # batches of the epoch that was stopped, where those of today are others; else None
+        self.given_up: int | None = None
         self.ahead = 0  # iterations more than the epochs that are over have, as they are now
         self.former: dict[signal.Signals, Any] = {}
         self.first_pass = True  # mmpretrain's EMAHook can make a second one, with other weights
@@ -59,12 +59,9 @@ class SignalHook(Hook):
             return
         self.resumed_at, self.ahead = checkpoint.get('mid_epoch'), checkpoint.get('ahead', 0)
         was = checkpoint.get('meta', {}).get('run', {})
-        self.other_batches = bool({'batch_size', 'processes'} & {*changed(was, identity(runner))})
-        if not self.resumed_at:
-            return
-        if self.other_batches:
-            self.given_up, self.resumed_at = self.resumed_at['batches'], None
-        elif not by_iterations(runner):
+        if {'batch_size', 'processes'} & {*changed(was, identity(runner))}:
+            self.given_up, self.resumed_at = (self.resumed_at or {}).get('batches', 0), None
+        elif self.resumed_at and not by_iterations(runner):
             loop: Any = runner.train_loop
             loop.run_epoch = functools.partial(run_rest_of_epoch, loop, self.resumed_at)
 
@@ -92,7 +89,7 @@ class SignalHook(Hook):
         if ahead:  # or behind; mmengine ends an accumulation at the iteration it expects to be last
             last = runner.max_iters + ahead
             runner.optim_wrapper.initialize_count_status(runner.model, runner.iter, last)
-        twice = self.given_up if self.other_batches else ahead - self.ahead
+        twice = ahead - self.ahead if self.given_up is None else self.given_up
         self.ahead = ahead
         if twice > 0:
             runner.logger.warning(
