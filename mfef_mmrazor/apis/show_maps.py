@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..cfg_type import Cfg
 from ..datasets import LoadIntactImage
 from ..engine.checkpoint_files import write_atomically
+from ..engine.results import write_figure
 from ..models.algorithms import OnlineDistill
 from ..models.connectors.dual_attention import ChannelGate, SpatialGate
 from ..models.connectors.feature_fusion import FeatureFusionConnector
@@ -104,7 +105,7 @@ def show_maps(
     for file in files:
         view = look(algorithm, *prepare(cfg, file), shown, classes)
         written.append(out / f'{file.stem}.png')
-        draw(view, file.name).savefig(written[-1], dpi=110)
+        write_figure(written[-1], draw(view, file.name), dpi=110)
     page = out / 'index.html'
     write_atomically(page, _page(written).encode())
     return [*written, page]

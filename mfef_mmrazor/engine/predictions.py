@@ -1,6 +1,7 @@
 """Predictions for every image of a test, as a file."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,19 +83,20 @@ def write_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) ->
         ]
         write_atomically(path, f'{json.dumps(content, indent=1)}\n'.encode())
         return
-    with path.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.writer(file)
-        columns = [column for name in kept for column in (name, f'{name}.score')]
-        writer.writerow(['image', 'label', *columns])
-        for i, image in enumerate(first):
-            row = [image['image'], ' '.join(map(str, image['label']))]
-            for found in kept.values():
-                predicted, scores = found[i]['predicted'], found[i]['scores']
-                row += [
-                    ' '.join(map(str, predicted)),
-                    ' '.join(f'{scores[label]:.6f}' for label in predicted),
-                ]
-            writer.writerow(row)
+    file = io.StringIO(newline='')
+    writer = csv.writer(file)
+    columns = [column for name in kept for column in (name, f'{name}.score')]
+    writer.writerow(['image', 'label', *columns])
+    for i, image in enumerate(first):
+        row = [image['image'], ' '.join(map(str, image['label']))]
+        for found in kept.values():
+            predicted, scores = found[i]['predicted'], found[i]['scores']
+            row += [
+                ' '.join(map(str, predicted)),
+                ' '.join(f'{scores[label]:.6f}' for label in predicted),
+            ]
+        writer.writerow(row)
+    write_atomically(path, file.getvalue().encode())
 
 
 def _numbers(values: Any) -> list[Any]:

@@ -1,5 +1,6 @@
 """What a run leaves behind: accuracies of every predictor, by epoch, and how they came about."""
 
+import io
 import json
 import platform
 import re
@@ -227,6 +228,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, f'{json.dumps(content, indent=2)}\n'.encode())
 
 
+def write_figure(path: Path, figure: 'Figure', dpi: int = 150) -> None:
+    """Write all of a picture or nothing."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=dpi)
+    write_atomically(path, buffer.getbuffer())
+
+
 def draw_curves(
     path: Path,
     history: History,
@@ -285,5 +293,5 @@ def draw_curves(
     for panel in figure.axes:
         panel.grid(alpha=0.3)
     axes.legend(title=f'last {UNITS[unit]}', **beside)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure)
     return figure

@@ -191,7 +191,7 @@ def test_an_epoch_that_starts_over_is_warned_of(tmp_path, capsys):
     for step in (3, 4):  # the latter is then of the epoch that has started over
         (tmp_path / 'last_checkpoint').write_text(f'iter_{step}.pth')
         train(cfg, resume=True)
-        assert 'it starts over, 1 steps are trained twice' in capsys.readouterr().out
+        assert 'starts over; steps trained twice: 1.' in capsys.readouterr().out
     cfg.default_hooks.checkpoint.interval = 100
     (tmp_path / 'last_checkpoint').write_text('iter_3.pth')
     assert train(cfg, resume=True).iter == 7  # three epochs have six

@@ -211,7 +211,7 @@ def test_another_batch_size_begins_the_epoch_again(tmp_path):
     assert run(batch_size=25).iter == 8 + 2 * 4
     assert run(batch_size=100, epochs=4).iter == 8 + 2 * 4 + 1
     logs = ''.join(path.read_text() for path in tmp_path.rglob('*.log'))
-    assert logs.count('starts over') == logs.count('it starts over, 3 steps are trained twice') == 1
+    assert logs.count('starts over') == logs.count('starts over; steps trained twice: 3.') == 1
 
 
 def train_in_each(work_dir, stop=None):

@@ -93,7 +93,7 @@ class SignalHook(Hook):
         self.ahead = ahead
         if twice > 0:
             runner.logger.warning(
-                f'resumed from within an epoch: it starts over, {twice} steps are trained twice. '
+                f'resumed from within an epoch, which starts over; steps trained twice: {twice}. '
                 'Checkpoints of whole epochs, and of a stop by a signal, go on exactly'
             )
 

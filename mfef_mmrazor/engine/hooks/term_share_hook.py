@@ -14,7 +14,7 @@ from torch import Tensor
 from ...models.algorithms.online_distill import OnlineDistill
 from ..position import by_iterations, position, steps_per_epoch
 from ..random_state import kept_random_state
-from ..results import UNITS
+from ..results import UNITS, write_figure
 from ..unwrap import unwrapped
 
 if TYPE_CHECKING:  # slow to import, and few need it
@@ -134,5 +134,5 @@ def draw_terms(path: Path, history: list[Entry], unit: str) -> 'Figure':
     axes[-1].set_xlabel(f'{UNITS[unit]}s before the measurement')
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside right upper', fontsize='small')
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure)
     return figure
