@@ -106,7 +106,7 @@ def check_torch() -> None:
 def accepted_mmcv() -> Iterator[None]:
     """Let mmrazor import with an mmcv that is newer than its newest, if mmpretrain accepts it.
 
-    Only for this import mmcv passes for that one; afterwards all versions are told as they are.
+    Only during this import mmcv reports that older version; afterwards it reports its own again.
     """
     mmcv: Any = importlib.import_module('mmcv')
     digit_version = importlib.import_module('mmengine.utils').digit_version
@@ -310,7 +310,8 @@ def replace_pkg_resources() -> None:
 def lend_pkg_resources() -> None:
     """Give scripts that ask pkg_resources for a package's version an answer where it is gone.
 
-    mmpretrain's ``vis_cam.py`` is one. For the launcher alone: a module that others may look for.
+    mmpretrain's ``vis_cam.py`` is one. Only the launcher calls this, since other packages may test
+    whether the module exists.
     """
     if find_spec('pkg_resources') is None:
         module: Any = types.ModuleType('pkg_resources')
@@ -395,8 +396,8 @@ def init_cpu_processes(launcher: str = 'pytorch') -> None:
 
     Args:
         launcher: As the Runner's; with ``none`` nothing is joined. With ``slurm``, Slurm's
-            variables are read, and jobs that share a node meet at ports of their own, with a GPU as
-            well; ``MASTER_PORT`` says otherwise.
+            variables are read, and jobs that share a node get different ports, with a GPU as well;
+            a ``MASTER_PORT`` that is set is kept.
     """
     import torch
     from torch import distributed

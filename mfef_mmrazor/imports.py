@@ -12,11 +12,11 @@ from typing import Any
 
 @contextmanager
 def here_to_stay() -> Iterator[None]:
-    """Let Python look for no garbage among the objects that are imported inside.
+    """Keep Python's garbage collector away from the objects that are imported inside.
 
-    They are a million. To look through them takes a second or two during the import, and a third of
-    one each time that mmengine asks for it, as for every data set. At exit they are looked through
-    as usual: some extensions count then what is left.
+    There are about a million of them. Searching them takes a second or two during the import, and a
+    third of a second whenever mmengine starts a collection, as it does for every data set. At exit
+    they are collected as usual, since some extensions then count the objects that are left.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -31,13 +31,13 @@ def here_to_stay() -> Iterator[None]:
 
 @contextmanager
 def at_first_use(*modules: str) -> Iterator[None]:
-    """Let what is imported inside put off its own import of these modules until it uses them.
+    """Delay the import of these modules until the code that is imported inside first uses them.
 
-    Works for ``import a.b as c`` and ``from a.b import c`` where ``c`` is called or asked for an
-    attribute later on. A module that is there already is used as it is.
+    Works for ``import a.b as c`` and ``from a.b import c`` if ``c`` is only called, or its
+    attributes are read, later on. A module that is already imported is used as it is.
 
     Args:
-        modules: Names with a dot, as of ``scipy.stats``.
+        modules: Names with a dot, such as ``scipy.stats``.
     """
     put_off = {name: Late(name) for name in modules if name not in sys.modules}
     sys.modules.update(put_off)

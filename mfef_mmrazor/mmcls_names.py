@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 # what has another name in mmpretrain: package, class, config file
 RENAMED = (
-    # its parts are mmpretrain's as well: mmcls wrote the package before the default of one
+    # _scope_ makes mmpretrain's parts known as well: the default type of the data preprocessor has
+    # no prefix in mmpretrain, but had one in mmcls
     (r"type='mmcls\.ImageClassifier'", "_scope_='mmpretrain', type='ImageClassifier'"),
     (r"""\bmmcls(?=::|\.[A-Za-z])|(?<=['"])mmcls(?=['"])""", 'mmpretrain'),
     (r'\bPackClsInputs\b', 'PackInputs'),

@@ -14,7 +14,7 @@ def seed_range(text: str) -> list[int]:
     if not dash:
         return [int(s) for s in text.split(',')]
     if int(first) > int(last):
-        raise argparse.ArgumentTypeError(f'{text} is no range: expected {last}-{first}')
+        raise argparse.ArgumentTypeError(f'{text} is not a range: expected {last}-{first}')
     return list(range(int(first), int(last) + 1))
 
 

@@ -199,7 +199,7 @@ train(cfg)
 
 
 def seconds_of(code: str, *args: str) -> dict[str, float]:
-    """Of a new Python process, by the wall and of the processor; the best of three."""
+    """Wall and processor time of a new Python process, each the best of three."""
     found = []
     for _ in range(3):
         before, start = os.times(), time.perf_counter()

@@ -36,7 +36,7 @@ RECORDERS = {
         f'stage{i + 1}': dict(type='ModuleOutputs', source=f'backbone.stages.{i}') for i in (0, 1)
     }
 }
-"""Of hidden stages, where they are not the distillers' own, those of a ``CifarResNet``."""
+"""Recorders of hidden stages, where the distillers' own, made for ``CifarResNet``, do not fit."""
 METHODS = {
     2: ('DML', 'KDCL', 'ONE', 'MCL', 'PCL', 'FFL', 'MFEF', 'DCM', 'DCCL', 'OKDPH'),
     3: ('CLILR', 'OKDDip', 'DKEL', 'FFSD'),

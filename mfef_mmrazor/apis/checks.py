@@ -32,8 +32,8 @@ def check_training(cfg: Config) -> None:
     for part in ('model', 'train_dataloader', 'optim_wrapper', 'train_cfg'):
         if cfg.get(part) is None:
             raise ValueError(
-                f'{cfg.filename} has no {part!r}; a config to train has all of it, those in '
-                'configs/_base_ are parts'
+                f'{cfg.filename} has no {part!r}, so it cannot be trained; take a whole config: '
+                'those in configs/_base_ are only parts'
             )
     check_loop(cfg)
     for parts in SCORED_BY.values():

@@ -179,15 +179,15 @@ def method_of(config: str) -> str:
 def name_entries(
     configs: Sequence[str], earlier: Sequence[Entry] = (), methods: Sequence[str] | None = None
 ) -> tuple[list[Entry], list[Entry]]:
-    """The entries that config files are, named apart from each other and from earlier ones.
+    """Entries for config files, with names that differ from each other and from earlier ones.
 
-    A second config of a method has those parts of its file's name added that the first one's lacks:
-    ``mfef``, ``mfef-resnet8-x3``; all of its parts if it has none that the first one lacks. A file
-    whose name tells no network and data set is of the only ones that the others are of.
+    The name of a method's second config gets the parts of its file name that the first one's lacks:
+    ``mfef``, ``mfef-resnet8-x3``. If there are no such parts, it gets all parts. A file name
+    without network and data set belongs to the block of the others; these must share one block.
 
     Args:
         configs: Names of the config files.
-        earlier: Entries that there are already. A file that is one of them is that one.
+        earlier: Entries that exist already. A file that has one of them keeps it.
         methods: What the methods are called; by default what comes before the first ``_``.
 
     Returns:
@@ -205,8 +205,8 @@ def name_entries(
     for entry in asked:
         if entry.config in [other.config for other in found]:
             raise ValueError(
-                f'{entry.config}: there is a config called so already; they are told apart by '
-                'their names'
+                f'{entry.config}: there is another config of this name; configs are told apart by '
+                'their file names, so rename one of them'
             )
         known = [other for other in there if _is_same(other, entry)]
         name = known[0].method if known else _own_name(entry, [*there, *found])

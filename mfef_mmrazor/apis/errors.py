@@ -23,8 +23,8 @@ def user_errors() -> Iterator[None]:
     Those are the ``ValueError``, ``TypeError``, ``KeyError``, ``OSError``, ``RuntimeError``,
     ``ImportError`` and, with a message, ``AssertionError`` that this package, mmengine's config
     reading and building or mmpretrain's data sets raise themselves, or the file system does when
-    they ask it; a data loader's worker, too, if it met a broken picture, and an argument that some
-    class does not know.
+    they ask it. They also include a broken image that a data loader's worker met, and an argument
+    that some class does not know.
     Any other exception keeps its traceback: it is a bug, or a problem of the environment.
     """
     try:

@@ -39,9 +39,9 @@ def export(
       is). It imports a plugin only where the student or the pipeline has a part of that plugin's.
     - ``safetensors``: the weights alone, and the same config:
       ``safetensors.torch.load_model(mmpretrain.get_model('studentN.py'), 'studentN.safetensors')``.
-    - ``onnx`` and ``torchscript`` (``studentN.onnx``, ``studentN.pt``): the network. In go images
+    - ``onnx`` and ``torchscript`` (``studentN.onnx``, ``studentN.pt``): the network. Input: images
       (B, 3, H, W), float32, B free, H and W as in ``input_size``, values 0 to 255 after
-      ``(x - mean) / std``; channels are RGB if ``to_rgb``, else BGR. Out come logits (B, K). The
+      ``(x - mean) / std``; channels are RGB if ``to_rgb``, else BGR. Output: logits (B, K). The
       tensors are called ``images`` and ``logits``. A TorchScript is moved to another device with
       ``torch.jit.load(..., map_location=...)``.
 
@@ -72,7 +72,7 @@ def export(
         fused: Likewise the fused classifier, with all students.
         allow_imports: Modules to import, for classes that the config in the checkpoint names. That
             config is data: it can name registered classes only, and its own ``custom_imports`` are
-            not imported. It does not matter where ``config`` is given.
+            not imported. ``allow_imports`` is ignored if ``config`` is given.
 
     Returns:
         The files.

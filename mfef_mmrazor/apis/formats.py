@@ -151,7 +151,7 @@ def write(
         if not difference <= kind.tolerance:
             raise RuntimeError(
                 f'{file.name}: its logits differ by up to {difference:.2g} from those of the '
-                f'trained {path.name}, allowed is {kind.tolerance:g}; nothing was exported'
+                f'trained {path.name}, more than {kind.tolerance:g}; nothing was exported'
             )
         written.append((file.name, f'largest difference from the trained one {difference:.2g}'))
     return written

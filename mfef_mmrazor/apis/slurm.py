@@ -140,8 +140,8 @@ def submit(runs: Sequence[Run], work_dir: Path, slurm: Slurm, at_once: int | Non
 def run_job(work_dir: Path, launcher: str, method: str, seed: int) -> None:
     """One run, in a process of a job; what it prints is in ``slurm/<job>_<process>_log.out``.
 
-    A run that is told to stop has saved a checkpoint; it goes back into the queue, unless it is its
-    user that cancelled it.
+    A run that is told to stop has saved a checkpoint; it goes back into the queue, unless its user
+    cancelled it.
     """
     for number in SIGNALS:  # the training's own hook listens as soon as there is something to save
         signal.signal(number, leave)

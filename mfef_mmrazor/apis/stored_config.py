@@ -1,9 +1,9 @@
 """Reads the training config inside a checkpoint as data: nothing it names is imported or called.
 
 A registry imports whatever a dotted ``type`` or a ``_scope_`` names, some registered classes
-evaluate strings or load the file that one names, and the config of an exported student is a Python
-file. So only registered classes may be named, and no string may have what an expression needs to
-call something, or name a file whose format can.
+evaluate a string or load the file that it names, and the config of an exported student is a Python
+file. So only registered classes may be named. No string may contain characters that a call in an
+expression needs, or name a file of a format that can run code.
 """
 
 import ast
@@ -122,7 +122,7 @@ class _Registered:
         )
 
     def allows(self, value: Any) -> Any:
-        """A part of a config that is not needed: itself, or None if it names anything else."""
+        """An optional part of a config; None if it names something that is not allowed."""
         try:
             return self.checked(value)
         except _RefusedError:

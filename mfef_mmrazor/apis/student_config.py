@@ -118,8 +118,8 @@ def image_pipeline(cfg: Cfg, *dataloaders: str) -> list[Cfg]:
                 pipeline.append(dict(type='PackInputs'))
             return pipeline
     raise ValueError(
-        f'the training config has no {" or ".join(dataloaders or ("test_dataloader",))}, so how '
-        'images are prepared is not known: give a config that has with --config'
+        f'the training config has no {" or ".join(dataloaders or ("test_dataloader",))}, so it '
+        'is not known how images are prepared: give a config that has one with --config'
     )
 
 
@@ -130,7 +130,7 @@ def file_pipeline(cfg: Cfg) -> list[Cfg]:
 
 
 def resizing(cfg: Cfg) -> Cfg:
-    """How the tests resize an image, for who prepares images elsewhere.
+    """How the tests resize an image, for users who prepare images elsewhere.
 
     ``resize_edge`` is what the shorter edge becomes, ``resize_to`` what height and width become;
     of what is larger than the networks' size, the centre is cropped. Both are None where nothing is
@@ -156,8 +156,8 @@ def resizing(cfg: Cfg) -> Cfg:
 
 
 def _mmcv(transform: Cfg) -> Cfg:
-    """Replace ``LoadIntactImage`` by mmcv's transform, of which it differs for broken pictures and
-    those of 16 or 32 bits alone; others stay as they are."""
+    """Replace ``LoadIntactImage`` by mmcv's transform, which differs only for broken images and
+    those of 16 or 32 bits; other transforms stay as they are."""
     if not transform['type'].endswith('LoadIntactImage'):
         return transform
     return dict(imdecode_backend='pillow') | transform | dict(type='LoadImageFromFile')

@@ -166,8 +166,9 @@ def check_budget(
         if len(expected) > 1 or any(n > 1 for (*_, untuned), n in counts.items() if untuned):
             found = ', '.join(f'{block} {name}: {n}'.lstrip() for (_, name, _), n in counts.items())
             raise ValueError(
-                f'sweep: found settings {found}; expected as many for every method, and 1 where '
-                'untuned. Give METHOD:KEY=... or config files; what has none goes in --untuned'
+                f'sweep: found settings {found}; expected the same number for every method, and 1 '
+                'for an untuned one. Add settings with METHOD:KEY=... or config files; name '
+                'methods without any in --untuned'
             )
 
 

@@ -22,7 +22,7 @@ from .config_keys import check_custom_keys
 from .data_checks import check_data
 from .lock import locked
 
-# what mmengine's messages that are a line a weight have in common
+# parts of those messages that mmengine logs once for every weight
 PER_WEIGHT = ('paramwise_options', 'skipped since its requires_grad=False')
 
 
@@ -98,7 +98,7 @@ def train(cfg: Config, resume: bool = False, schedule: str | None = None) -> Run
             for hook in runner.hooks:
                 if isinstance(hook, ProgressHook):
                     hook.stop()
-                if isinstance(hook, SignalHook):  # which hears of no end by an exception
+                if isinstance(hook, SignalHook):  # an exception skips its after_train
                     hook.after_train(runner)
     return runner
 

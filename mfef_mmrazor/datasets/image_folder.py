@@ -18,11 +18,11 @@ EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', 
 
 @DATASETS.register_module()
 class ImageFolder(CustomDataset):
-    """mmpretrain's ``CustomDataset``, which may be told how many classes to expect, and to leave
-    broken pictures out.
+    """mmpretrain's ``CustomDataset`` that can check the number of classes and leave out broken
+    images.
 
-    Labels are the places of the class folders in alphabetical order, so a class that is missing in
-    one split gives the others wrong labels there, in silence. ``num_classes`` notices;
+    A label is the place of a class folder in alphabetical order. So if one split lacks a class, the
+    classes after it get wrong labels there, without a warning. ``num_classes`` detects this;
     ``tools/train.py`` also compares the names in both splits.
 
     Args:

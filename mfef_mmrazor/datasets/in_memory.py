@@ -48,8 +48,8 @@ class InMemory(Dataset[dict[str, Any]]):
         padding: Pixels to add on every side, for the crops.
         padding_mode: ``'reflect'``, or ``'constant'`` for zeros.
         cache: Keep what was read from files in ``{data_root}/{data_prefix}.*.npz``, so that the
-            next run need not decode them. Files that have come, gone or changed are noticed, and
-            another version of a package that decodes them.
+            next run need not decode them. They are decoded again if files were added, removed or
+            changed, or if a package that decodes them has another version.
         test_mode: Add the pictures' paths to the data samples, as predictions name them.
 
     Raises:

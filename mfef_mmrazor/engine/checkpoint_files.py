@@ -76,7 +76,7 @@ def check_intact(path: str | Path) -> None:
 
 
 def write_atomically(path: str | Path, *parts: bytes | memoryview) -> None:
-    """Write a file so that there is the old one or the new one, whatever happens, and no half.
+    """Write a file so that, whatever happens, there is either the old or the new one, and whole.
 
     Raises:
         OSError: It could not be written (a full disk, for one); what was there is still there.
@@ -128,13 +128,13 @@ register_backend('checkpoint', CheckpointBackend, force=True)
 def newest_checkpoint(work_dir: str | Path, out_dir: str | None = None) -> Path | str | None:
     """The checkpoint that a run goes on from, None where there is no run yet.
 
-    The one that ``last_checkpoint`` names, or else the newest of those in the folder; one that is
-    damaged is named in a warning, and the next one taken. One that is not a local file
-    (``s3://...``) is taken as it is named.
+    It is the one that ``last_checkpoint`` names, or else the newest in the folder. A damaged one is
+    named in a warning, and the next one is tried. A name that is not a local file (``s3://...``) is
+    returned unchecked.
 
     Args:
-        work_dir: Of the run.
-        out_dir: ``CheckpointHook``'s: the folder that has one for each work dir's checkpoints.
+        work_dir: Work dir of the run.
+        out_dir: ``CheckpointHook``'s argument: a folder with a folder of checkpoints per work dir.
 
     Raises:
         DamagedCheckpointError: There are checkpoints, but none that can be read.

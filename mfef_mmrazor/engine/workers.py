@@ -20,9 +20,9 @@ def restart_workers(loop: Any) -> None:
 def end_workers(runner: Runner) -> None:
     """End what still loads images for a run that is over.
 
-    A runner, its loops and their loaders refer to each other. Python's search for garbage, which
-    would find them later on, takes away the workers' queues first; torch then waits ten seconds for
-    each worker.
+    A runner, its loops and their loaders refer to each other. Python's garbage collector, which
+    would free them later on, frees the workers' queues first; torch then waits ten seconds for each
+    worker.
     """
     for loop in (runner._train_loop, runner._val_loop):
         if hasattr(loop, 'dataloader_iterator'):

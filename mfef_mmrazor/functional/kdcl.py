@@ -101,9 +101,9 @@ def linear_weights(logits: Sequence[Tensor], labels: Tensor, tolerance: float = 
     logarithmic barrier: it minimises :math:`\mathrm{CE} - \mu \sum_i \log \alpha_i`, whose
     minimum is within :math:`m \mu` of the one wanted, and takes :math:`\mu` down.
 
-    Accurate to about 1e-7 for logits up to some tens, more than networks produce. Larger logits
-    need more than the 100 steps and float64: the weights stay on the simplex, but the cross-entropy
-    may be 0.01 above its minimum for logits of some hundreds, and anywhere for those of thousands.
+    Accurate to about 1e-7 for logits up to some tens, more than networks produce. For larger ones
+    100 steps in float64 are not enough: the weights stay on the simplex, but the cross-entropy may
+    be 0.01 above its minimum for logits of some hundreds, and any value for those of thousands.
 
     Args:
         logits: m tensors of (B, K).

@@ -114,9 +114,9 @@ def shifted_attention(feature: Tensor) -> Tensor:
 
     .. math:: y' = \big(\tfrac n2 - y\big) \, \mathrm{sign}(y - \theta) + \tfrac n2
 
-    y is :func:`attention_map`, n the norm it was divided by, :math:`\theta` the largest of the
-    lowest third of y: what is above becomes n - y, what is below stays, and :math:`\theta` itself
-    becomes n/2 (https://arxiv.org/abs/2103.14473).
+    y is :func:`attention_map`, n the norm it was divided by, :math:`\theta` the largest value in
+    the lowest third of y. Values above :math:`\theta` become n - y, values below it stay, and
+    :math:`\theta` itself becomes n/2 (https://arxiv.org/abs/2103.14473).
 
     Args:
         feature: (B, C, H, W).

@@ -63,7 +63,7 @@ def build(cfg: Cfg | nn.Module, **defaults: Any) -> Any:
 
 
 def build_offering(cfg: Cfg, kind: str, **offered: Any) -> Any:
-    """Build a module; what is offered counts where its type takes it and ``cfg`` does not set it.
+    """Build a module with those offered arguments that its type takes and ``cfg`` does not set.
 
     Args:
         cfg: The module's config; a built module is returned as it is.
@@ -132,8 +132,8 @@ def initialise(network: BaseModule) -> None:
 def arguments_of(factory: Callable[..., Any]) -> tuple[dict[str, Any], bool]:
     """Names and defaults of what can be passed, and whether there may be more.
 
-    Arguments of base classes are there where ``**kwargs`` lead to them, and there may be more where
-    ``**kwargs`` go on to the end.
+    Arguments of a base class are included if ``**kwargs`` pass them on to it. There may be more
+    arguments if the last base class takes ``**kwargs`` too.
     """
     functions = [factory]
     if inspect.isclass(factory):

@@ -18,8 +18,8 @@ class InMemoryDataPreprocessor(ClsDataPreprocessor):
 
     In training each image gets a crop and perhaps a flip, drawn from the seed, the epoch, the
     image's number and the view alone: not from the batch that it is in, the workers or the number
-    of processes. :class:`~mfef_mmrazor.engine.EpochSeedHook` tells seed and epoch; without it they
-    come from torch's generator. In evaluation the middle of each image is taken.
+    of processes. :class:`~mfef_mmrazor.engine.EpochSeedHook` sets seed and epoch; without it, each
+    batch draws a seed from torch's generator. In evaluation the middle of each image is taken.
 
     In training one data sample has the labels of the whole batch; the heads concatenate them.
 
@@ -140,9 +140,9 @@ def uniform(seed: int, epoch: int, view: int, numbers: Tensor) -> Tensor:
 
 
 def crops(images: Tensor, top: Tensor, left: Tensor, size: tuple[int, int]) -> Tensor:
-    """Of each image (B, H, W, 3) a part of one size from its own row and column (B,) on.
+    """Crops of one size from images (B, H, W, 3), each starting at its own row and column (B,).
 
-    A crop is as many slices of memory as it has rows; all of them are copied in one go.
+    A crop has one slice of memory per row; the slices of all crops are copied in one go.
     """
     number, height, width, channels = images.shape
     first = (torch.arange(number) * height + top)[:, None] + torch.arange(size[0])

@@ -58,8 +58,8 @@ def arguments_of_distiller(
     for name, value in told.items():
         if value is None and takes[name] is inspect.Parameter.empty:
             raise ValueError(
-                f'distiller: {kind.__name__} needs {name}, which the heads of the students do not '
-                f'tell here. Give it, as in dict(type={kind.__name__!r}, {name}=...)'
+                f'distiller: {kind.__name__} needs {name}, which cannot be read from the heads '
+                f'of the students. Set it, as in dict(type={kind.__name__!r}, {name}=...)'
             )
     told = {name: value for name, value in told.items() if value is not None}
     if told:
@@ -130,11 +130,11 @@ def _losses_per_label(method: type[OnlineDistiller], cfg: Cfg, defaults: dict[st
 
 
 def check_teaching(distiller: OnlineDistiller, students: Sequence[nn.Module]) -> None:
-    """Raise a ``ValueError`` if what is taught does not fit students with several labels an image.
+    """Raise a ``ValueError`` if multi-label students cannot teach each other by this method.
 
-    That is if only some of them have several labels, or it is unknown how many, or the method is
-    defined for one label alone, or one of its losses compares softmaxes. Heads with other logits in
-    training are warned of.
+    That is the case if only some students are multi-label, if the number of labels is unknown, if
+    the method is defined for one label per image only, or if one of its losses compares softmaxes.
+    A warning names heads whose logits are different in training.
     """
     for i, student in enumerate(students):
         if isinstance(getattr(student, 'head', None), ArcFaceClsHead):
@@ -151,8 +151,8 @@ def check_teaching(distiller: OnlineDistiller, students: Sequence[nn.Module]) ->
     if not all(several):
         one, other = several.index(True), several.index(False)
         raise ValueError(
-            f'student{one} has a multi-label head, student{other} has not: students can teach each '
-            'other only if all have'
+            f'student{one} has a multi-label head, student{other} does not: students can teach '
+            'each other only if all of them have one. Give all of them such a head, or none'
         )
     if number_of_classes(students[0]) is None:
         raise ValueError(

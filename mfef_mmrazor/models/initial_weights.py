@@ -76,7 +76,7 @@ def _read(path: str, name: str) -> Weights:
 
 
 def _load_fitting(network: nn.Module, namings: Iterable[Weights], path: str, name: str) -> None:
-    """Load the most of what fits, under any of several sets of names, and say how much."""
+    """Load the weights that fit, by the naming that fits most of them, and log how many fit."""
     # whole numbers are no weights: counts of batch norm, indices of position embeddings
     expected = {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
     needed = {key for key in expected if key.startswith('backbone.')} or {*expected}
@@ -105,7 +105,7 @@ def _load_fitting(network: nn.Module, namings: Iterable[Weights], path: str, nam
 
 
 def _load_resized(network: nn.Module, weights: Weights, expected: Weights) -> set[str]:
-    """Load what has another shape than expected, if the network resizes it; the names of that."""
+    """Load weights of another shape that the network resizes itself, and return their names."""
     before = {
         key: expected[key].clone()
         for key, value in weights.items()
@@ -162,7 +162,7 @@ class CheckedPretrainedInit(PretrainedInit):
 
 
 def warn_of_twins(students: Sequence[Weights]) -> None:
-    """Warn of students with the very same weights, which the same images never make different.
+    """Warn of students with identical weights: on the same images, they stay identical.
 
     Args:
         students: Weights of each as a plain network.

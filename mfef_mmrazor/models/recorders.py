@@ -63,8 +63,8 @@ class FeatureMapRecorder(ModuleOutputsRecorder):
       output of its last stage.
     - It gives (B, C, N) for N places of a square image (MlpMixer, EfficientFormer): the square.
 
-    What is none of these is recorded as it is. A method that needs a map says so at the first step,
-    and which recorder to set. The network itself computes what it would without the recorder.
+    Anything else is recorded as it is. A method that needs a map then raises an error at the first
+    step, which names the recorder to set. The recorder does not change what the network computes.
 
     Args:
         source: Name of the backbone, ``'backbone'``.

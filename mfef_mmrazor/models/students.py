@@ -27,7 +27,7 @@ def build_student(index: int, student: Cfg | BaseModel, pretrained: str | None =
         pretrained: Checkpoint to start from, where the config names none.
 
     Raises:
-        TypeError: It is no ``BaseModel``.
+        TypeError: It is not a ``BaseModel``.
         ImportError: It is of a package that is not installed.
         FileNotFoundError: The config or the checkpoint that it names is not there.
         ValueError: No weight of the checkpoint fits.
@@ -41,7 +41,7 @@ def build_student(index: int, student: Cfg | BaseModel, pretrained: str | None =
         except ImportError as error:
             raise ImportError(
                 f'{name}: {error}. Students are image classifiers, of mmpretrain or your own; '
-                'detectors and segmentation networks are not served',
+                'detectors and segmentation networks are not supported',
                 name=error.name,
             ) from None
         if isinstance(student, BaseModel):
@@ -73,10 +73,10 @@ def keep_weights(student: BaseModel, name: str) -> None:
 
 
 def resolve_student(cfg: Cfg) -> Cfg:
-    """The config itself, where mmrazor's ``cfg_path`` points to that of another package.
+    """Replace mmrazor's ``cfg_path`` by the config that it points to, in another package.
 
-    ``pretrained=True`` stands for the weights that the package publishes for it. Whatever else is
-    there changes the network: ``dict(cfg_path=..., head=dict(num_classes=10))``.
+    ``pretrained=True`` means the weights that the package publishes for that config. All other keys
+    override the network's config: ``dict(cfg_path=..., head=dict(num_classes=10))``.
 
     Raises:
         ImportError: The package is not installed.

@@ -86,7 +86,7 @@ class Trunk:
     Args:
         students: All of them; the others lose their own part, see :func:`share_low_modules`.
         stages: How many stages they share, with the stem; 0 for none.
-        mean_gradient: Divide the gradient where the students part by their number.
+        mean_gradient: Divide the gradient of the trunk's output by the number of students.
 
     Raises:
         ValueError: There is nothing to divide; or see :func:`share_low_modules`.

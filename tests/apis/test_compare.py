@@ -151,7 +151,7 @@ def test_a_failed_run_is_reported_and_the_others_go_on(configs, variant, tmp_pat
         compare([broken, configs[0]], [0], tmp_path / 'run', 'mfef', cfg_options=SMALL)
     error = capsys.readouterr().err
     assert '1 of 2 runs failed' in error and 'runs/broken/seed0/run.log' in error
-    assert 'announces a map' in (tmp_path / 'run/runs/broken/seed0/run.log').read_text()
+    assert 'stands for a map' in (tmp_path / 'run/runs/broken/seed0/run.log').read_text()
     assert results(tmp_path / 'run', 'mfef', 0)['seed'] == 0
     assert (tmp_path / 'run/table.md').is_file()
 
@@ -227,7 +227,7 @@ def test_a_dry_run_says_what_is_left_and_writes_nothing(compared, configs, varia
 
 
 def test_other_mistakes(compared, configs, tmp_path):
-    with pytest.raises(ValueError, match='called so already'):
+    with pytest.raises(ValueError, match='another config of this name'):
         compare([configs[0], configs[0]], [0], tmp_path)
     with pytest.raises(ValueError, match="baseline='dml', expected one of mfef, plain"):
         compare(configs, [0], tmp_path, 'dml')
@@ -247,8 +247,8 @@ def test_other_mistakes(compared, configs, tmp_path):
     [
         (('--untuned', 'dml'), 'go with --sweep or --select-on'),
         (('--sweep-seeds', '0-1'), 'go with --sweep or --select-on'),
-        (('--sweep-seeds', '3-1'), 'argument --sweep-seeds: 3-1 is no range: expected 1-3'),
-        (('--seeds', '3-1'), 'argument --seeds: 3-1 is no range: expected 1-3'),
+        (('--sweep-seeds', '3-1'), 'argument --sweep-seeds: 3-1 is not a range: expected 1-3'),
+        (('--seeds', '3-1'), 'argument --seeds: 3-1 is not a range: expected 1-3'),
         (('--gpus-per-run', '0'), '--gpus-per-run and --sbatch go with --launcher slurm'),
     ],
 )

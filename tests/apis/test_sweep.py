@@ -75,13 +75,13 @@ def stored(*settings, seeds=(0,), untuned=()):
 @pytest.mark.parametrize(
     ('earlier', 'message'),
     [
-        (stored('mfef-tau=2'), 'mfef: 1, resnet8_digits dml: 2; expected as many'),
+        (stored('mfef-tau=2'), 'mfef: 1, resnet8_digits dml: 2; expected the same number'),
         (
             stored('mfef-a', 'mfef-b', seeds=[0, 1]),
             r'mfef-a was tried .*with seeds \[0, 1\], these would be with \[0\]',
         ),
         (stored('dml-tau=2', 'dml-tau=9'), 'dml-tau=9 was tried in this work dir before'),
-        (stored('mfef', 'mfef', untuned=['mfef']), 'mfef: 2, .*1 where untuned'),
+        (stored('mfef', 'mfef', untuned=['mfef']), 'mfef: 2, .*1 for an untuned'),
     ],
 )
 def test_a_later_sweep_is_as_large_as_the_earlier_one(earlier, message):

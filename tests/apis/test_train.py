@@ -221,7 +221,7 @@ MISTAKES = {
                                             data_root='nowhere', pipeline=[])),
         'data folder not found: nowhere',
     ),
-    'map of other channels': (dict(model__distiller__in_channels=32), 'announces a map of'),
+    'map of other channels': (dict(model__distiller__in_channels=32), 'stands for a map of'),
     'option of nothing': (dict(max_epochs=1), "option 'max_epochs' belongs to no part"),
     'option of a variable that was used': (
         {'student__backbone__depth': 20}, "the config has used its variable 'student' already"
@@ -248,7 +248,7 @@ MISTAKES = {
         dict(model__distiller__ramp_up_iters=0.5), 'ramp_up_iters=0.5, expected a whole number'
     ),
     'channels': (dict(model__distiller__in_channels=None), 'in_channels=None, expected the number'),
-    'no optimizer': (dict(optim_wrapper=None), "has no 'optim_wrapper'; a config to train"),
+    'no optimizer': (dict(optim_wrapper=None), "has no 'optim_wrapper', so it cannot be trained"),
     'misspelt argument of mmengine': (
         dict(train_cfg__max_epoch=1), "train_cfg: unknown key 'max_epoch'; nearest: max_epochs"
     ),

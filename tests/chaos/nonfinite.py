@@ -48,7 +48,7 @@ def injections(path: Path) -> list[tuple[dict, str]]:
     names = [name.removeprefix('train/') for name in stored['log_history']]
     terms = [name for name in names if '.' in name and 'loss' in name]
     places = {term: f'{term} is' for term in terms}
-    places |= dict(pixel='not finite are the pixels of image', gradient='the gradient is')
+    places |= dict(pixel='the pixels of image', gradient='the gradient is')
     places |= dict(weight='student1')
     if any(re.fullmatch(r'distiller\..*weight', name) for name in stored['state_dict']):
         places |= dict(distiller='distill')

@@ -99,8 +99,8 @@ CASES = {
     'gradient': (dict(where='gradient', at=5), 'the gradient is nan'),
     'pixel': (dict(where='pixel', at=5), 'student0.loss is nan'),
     'infinite pixel': (dict(where='pixel', at=5, value='inf'), 'student0.loss is nan'),
-    'huge lr': (dict(where='lr', at=5, value='1e30'), 'those of student0, student1'),
-    'infinite lr': (dict(where='lr', at=5, value='inf'), 'those of student0, student1'),
+    'huge lr': (dict(where='lr', at=5, value='1e30'), 'not finite in student0, student1'),
+    'infinite lr': (dict(where='lr', at=5, value='inf'), 'not finite in student0, student1'),
     'weight': (dict(where='weight', at=5), 'student1.loss is nan'),
 }
 
@@ -120,7 +120,7 @@ def test_training_stops_in_the_same_iteration(case, tmp_path, capsys):
     batch = torch.load(tmp_path / f'nonfinite_iter_{broken["at"]}.pth', weights_only=True)
     assert len(batch['inputs']) == len(batch['labels']) == len(batch['names'])
     if broken['where'] == 'pixel':
-        assert f'not finite are the pixels of {batch["names"][3]}' in error
+        assert f'the pixels of {batch["names"][3]} are not finite' in error
         assert not batch['inputs'][3].isfinite().all()
 
 

@@ -161,7 +161,7 @@ def test_a_data_preprocessor_that_cannot_mix():
 
 
 def test_one_student_of_several_labels_and_one_of_one():
-    with pytest.raises(ValueError, match='student1 has a multi-label head, student0 has not'):
+    with pytest.raises(ValueError, match='student1 has a multi-label head, student0 does not'):
         online([student(), student(type='MultiLabelLinearClsHead')], 'DMLDistiller')
 
 

@@ -31,7 +31,7 @@ def test_what_stands_beside_cfg_path_changes_the_network():
         (dict(cfg_path='mmpretrain::resnet/resnet17.py'), FileNotFoundError, 'resnet17.py'),
         (dict(cfg_path='resnet18.py'), FileNotFoundError, 'resnet18.py.*expected .<package>::'),
         (dict(cfg_path='mmdet::retinanet/r50.py'), ImportError, 'mmdet is not installed'),
-        (dict(type='mmdet.RetinaNet'), ImportError, 'student1: mmdet.RetinaNet.*not served'),
+        (dict(type='mmdet.RetinaNet'), ImportError, 'student1: mmdet.RetinaNet.*not supported'),
         (dict(type='mmpretrain.LinearClsHead', num_classes=2, in_channels=2), TypeError,
          'student1: found LinearClsHead, expected an mmengine BaseModel'),
     ],

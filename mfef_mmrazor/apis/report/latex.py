@@ -12,15 +12,15 @@ from .tables import mean_std, metric_name
 COLUMNS = {STUDENTS: 'students', 'student0': 'student 0', 'ensemble': 'ensemble', 'fused': 'fused'}
 HEAD = """\
 % needs \\usepackage{{booktabs}}. {metric}, last epoch, mean $\\pm$ standard deviation over n seeds.
-% Bold: the best students, where the t-test against {baseline} (Holm) has p < 0.05; {baseline}'s,
-% where they are the best, if that is so of every other method.
+% Bold: the best students, if the t-test against {baseline} (Holm) has p < 0.05. If those of
+% {baseline} itself are best, they are bold if this holds for every other method.
 """
 
 
 def best_method(rows: pd.DataFrame, comparisons: list[dict[str, Any]]) -> str | None:
     """The method of the best students, if the tests say that it is better than the baseline.
 
-    Or where it is the baseline, that this is better than every other method.
+    If it is the baseline itself, the tests must say that it is better than every other method.
     """
     if rows[STUDENTS].isna().all():
         return None

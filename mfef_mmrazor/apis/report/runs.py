@@ -112,7 +112,7 @@ def check_seed(path: Path, results: dict[str, Any]) -> None:
     if folder.name != f'seed{seed}':
         raise ValueError(
             f'{folder} has the results of seed {seed}, expected those of the seed in its name: '
-            'remove it, or call it otherwise, if it is a copy'
+            'remove it or, if it is a copy, rename it'
         )
 
 

@@ -71,7 +71,7 @@ def compare_pairs(differences: pd.Series) -> dict[str, Any]:
     )
     if n:
         found['mean'] = float(differences.mean())
-    # what floating point adds would make a difference of none, and break ties
+    # rounding errors would turn equal values into differences, and break ties
     exact = differences.round(9)
     varied = exact.nunique() > 1
     if varied:

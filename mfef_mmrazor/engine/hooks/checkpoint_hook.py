@@ -24,13 +24,15 @@ Tensors = dict[str, Tensor]
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, with files that are whole or not there.
 
-    A checkpoint is sealed with a digest, written beside, flushed to the disk and renamed. With
-    ``max_keep_ckpts`` and ``save_best`` an old file is removed when the new one is safely there.
-    ``last_checkpoint`` names the newest one relative to the work dir, which can be moved. A run
-    that is resumed goes on from the newest checkpoint that is intact, every process with the
-    batch-norm statistics that it had, averaged ones (``EMAHook``) included, and with the gradients
-    that it had accumulated for the next step; ``EarlyStoppingHook`` with what it had counted. Where
-    that ends a training, a checkpoint is saved, and a run that is resumed there has ended.
+    A checkpoint is sealed with a digest, written to a temporary file, flushed to the disk and
+    renamed. With ``max_keep_ckpts`` and ``save_best`` an old file is removed only when the new one
+    is safely there. ``last_checkpoint`` names the newest one relative to the work dir, so the work
+    dir can be moved.
+
+    A resumed run goes on from the newest intact checkpoint. Each process gets back its batch-norm
+    statistics, averaged ones (``EMAHook``) included, and the gradients that it had accumulated for
+    the next step; ``EarlyStoppingHook`` gets back its counts. When early stopping ends a training,
+    a checkpoint is saved. Resuming from that checkpoint trains no further.
 
     ``tools/train.py`` takes it where a config's ``default_hooks`` have a ``CheckpointHook``.
     Storage other than local files is used as mmengine does.

@@ -39,11 +39,11 @@ class ContinuedScheduleHook(Hook):
     the length is the same, and ``'keep'`` only says in the log what will happen.
 
     Args:
-        how: ``'keep'``: the schedules as the run was started; ``'config'``: as the config has them
-            now, at the step that is reached; ``'stretch'``: likewise, with every time in them
-            multiplied by new length / the length that they are made for, which is that of the first
-            start or of the last ``'config'``; ``'restart'``: from their start, with every time
-            multiplied by remaining length / that length.
+        how: Which schedules to use. ``'keep'``: those that the run was started with. ``'config'``:
+            those of the config as it is now, at the step that is reached. ``'stretch'``: like
+            ``'config'``, with every time in them multiplied by new length / L, where L is the
+            length that they were made for: that of the first start, or of the last ``'config'``.
+            ``'restart'``: from their start, with every time multiplied by remaining length / L.
 
     Raises:
         ValueError: ``how`` is none of these; or there are several optimizers.
@@ -85,7 +85,7 @@ class ContinuedScheduleHook(Hook):
         factor = 1.0 if self.how == 'keep' else (runner.max_iters - done) / self.scheduled
         runner.logger.log(
             logging.WARNING if self.how == 'keep' else logging.INFO,
-            f'resumed for {runner.max_iters} iterations, planned were {self.planned}. Schedules: '
+            f'resumed for {runner.max_iters} iterations, {self.planned} were planned. Schedules: '
             + HOWS[self.how].format(factor=factor)
             + ('; other choices: --schedule config, stretch or restart' * (self.how == 'keep')),
         )

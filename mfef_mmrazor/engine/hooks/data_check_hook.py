@@ -31,8 +31,8 @@ class DataCheckHook(Hook):
     - The last batch of an epoch has one image, and the model cannot be trained on one, as a batch
       norm gets a single number of each channel. A copy of the model tries it.
 
-    Images that are repeated within an epoch, but cropped alike each time, are warned of, and
-    classes that no validation image has.
+    It warns of images that are repeated within an epoch but cropped alike each time, and of classes
+    that no validation image has.
 
     Raises:
         ValueError: One of these; in ``before_train``.
@@ -84,8 +84,8 @@ def warn_of_repeats(loader: DataLoader[Any]) -> None:
     if repeated and isinstance(dataset, InMemory):
         print_log(
             'train_dataloader: an image that comes several times in an epoch gets the same crop '
-            'and flip each time, as InMemory goes by its number; take the data set with its '
-            'pipeline where the copies are to differ',
+            'and flip each time, as InMemory draws them by the number of the image; if the copies '
+            'are to differ, use the data set with a pipeline, without InMemory',
             logger='current',
             level=logging.WARNING,
         )

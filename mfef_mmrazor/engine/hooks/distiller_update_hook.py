@@ -35,7 +35,7 @@ class DistillerUpdateHook(Hook):
         if model.distiller.decides_by_batch and batches > 1:
             raise ValueError(
                 f'optim_wrapper.accumulative_counts={batches}: {type(model.distiller).__name__} '
-                'decides batch by batch who learns, so a step must be of one batch'
+                'decides batch by batch who learns, so a step must be of one batch: set it to 1'
             )
         self.handles = announce_updates(model, runner.optim_wrapper.optimizer)
 
@@ -77,7 +77,7 @@ def announce_updates(model: OnlineDistill, optimizer: Optimizer) -> list[Removab
 
 
 def overflows(optimizer: Optimizer) -> bool:
-    """Whether the step is one of float16 that a fused optimizer leaves out; others are not asked
-    for such a step at all."""
+    """Whether a fused optimizer leaves this step out because float16 overflowed. For other
+    optimizers, the gradient scaler leaves out such a step by itself."""
     found = getattr(optimizer, 'found_inf', None)
     return found is not None and bool(found)

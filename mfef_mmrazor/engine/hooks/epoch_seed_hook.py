@@ -42,7 +42,7 @@ class EpochSeedHook(Hook):
             runner.train_loop.dataloader_iterator = epoch_after_epoch(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Tell a data preprocessor that draws crops and flips by the image which epoch it is."""
+        """Pass seed and epoch to a data preprocessor that draws crops and flips per image."""
         preprocessor = unwrapped(runner.model).data_preprocessor
         if isinstance(preprocessor, InMemoryDataPreprocessor):
             preprocessor.seed_and_epoch = runner.seed, int(epochs_over(runner))

@@ -18,7 +18,7 @@ from ...models.builder import shortened
 from ..checkpoint_files import write_atomically
 from ..unwrap import optim_wrappers, unwrapped
 
-GRADIENTS, WEIGHTS = 'the gradient', 'the weights'
+GRADIENTS, WEIGHTS = 'the gradient', 'the norm of the weights'
 
 
 class NonFiniteError(RuntimeError):
@@ -127,7 +127,7 @@ class FiniteHook(Hook):
                 for name, x in unwrapped(runner.model).named_parameters()
                 if not total_norm([x]).isfinite()  # of 1e30 as well
             ]
-            found.append(f'those of {shortened(owners(weights))}')
+            found.append(f'not finite in {shortened(owners(weights))}')
         iteration = runner.iter + 1
         lr = max(lr for wrapper in optim_wrappers(runner) for lr in wrapper.get_lr()['lr'])
         what = f'{", ".join(found)} at iteration {iteration} (lr {lr:g})'
@@ -149,7 +149,7 @@ class FiniteHook(Hook):
         save_batch(path, batch)
         broken = broken_images(batch)
         if broken:
-            what += f'; not finite are the pixels of {shortened(broken)}'
+            what += f'; the pixels of {shortened(broken)} are not finite'
         last = hub.get_info('last_ckpt') if 'last_ckpt' in hub.runtime_info else None
         raise NonFiniteError(
             f'{what}, epoch {runner.epoch + 1}; batch of {shortened(image_names(batch))}, saved in '

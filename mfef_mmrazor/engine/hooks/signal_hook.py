@@ -34,10 +34,10 @@ class SignalHook(Hook):
     that is closed sends SIGHUP. The run ends after the iteration that it is in (with gradients that
     are accumulated: after the optimizer's next step), in the middle of an epoch
     (``epoch_3_iter_137.pth``: three epochs and some iterations; in a training by iterations
-    ``iter_137.pth``) or of a validation, which is made up for. With ``--resume`` it goes on with
-    the next batch as if nothing had been: random states are in the checkpoint, of every process.
-    Batches that were seen are not loaded again, except by workers, whose random numbers they use
-    up.
+    ``iter_137.pth``) or of a validation, which the resumed run repeats. With ``--resume`` it goes
+    on with the next batch as if nothing had happened: the checkpoint has the random states of all
+    processes. Batches that were seen are not loaded again, except where workers load them: there,
+    loading advances the workers' random numbers to where they were.
     """
 
     priority = 'LOWEST'  # when all others have done their part of the iteration
@@ -46,9 +46,9 @@ class SignalHook(Hook):
         self.received = 0
         self.stopped_at: dict[str, Any] | None = None
         self.resumed_at: dict[str, Any] | None = None
-        # batches of the epoch that was stopped, where those of today are others; else None
+        # batches seen in the epoch that was stopped, if its batches have changed since; else None
         self.given_up: int | None = None
-        self.ahead = 0  # iterations more than the epochs that are over have, as they are now
+        self.ahead = 0  # iterations beyond those of the finished epochs, at their present length
         self.former: dict[signal.Signals, Any] = {}
         self.first_pass = True  # mmpretrain's EMAHook can make a second one, with other weights
         self.common_batches = 0  # of a pass, that all processes have
@@ -68,9 +68,9 @@ class SignalHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Listen to the signals (only the main thread can).
 
-        They are let through after iterations only. So workers, which are started in between, never
-        get them: a cluster signals all processes of a job, and torch's workers would die of it. Nor
-        do they when Python ends, and tells those that are left to terminate: they are killed then.
+        Signals are let through only after iterations. So workers, which start in between, never
+        get one: a cluster signals all processes of a job, and torch's workers would die of it. When
+        Python ends, its signal to terminate does not reach the workers either, so they are killed.
         """
         if not by_iterations(runner):
             self._count_from_here(runner)
@@ -202,7 +202,7 @@ def let_through(through: bool) -> None:
 def batches_after(
     batches: Iterator[Any], number: int, states: list[dict[str, Any]]
 ) -> Iterator[Any]:
-    """All batches; before the one after ``number`` of them, random states are set.
+    """All batches; after the first ``number`` of them, the random state is restored.
 
     To resume, mmengine's loop takes as many batches as have been trained, and drops them.
     """

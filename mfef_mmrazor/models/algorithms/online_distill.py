@@ -55,9 +55,9 @@ class OnlineDistill(BaseAlgorithm):
     (``nn.Identity`` is in their place), so such a student does not take images;
     :meth:`student_weights` gives the weights of the plain network that it stands for.
 
-    What the students bring counts, unless the config says otherwise: where they agree on
-    ``train_cfg.augments`` (mixup, cutmix), the common batch is mixed so; the classifiers of a
-    distiller learn by the loss of the students' heads (class weights, label smoothing); a distiller
+    Unless the config says otherwise, the students' own settings are used: where they agree on
+    ``train_cfg.augments`` (mixup, cutmix), the common batch is mixed that way; the classifiers of a
+    distiller use the loss of the students' heads (class weights, label smoothing); a distiller
     gets ``num_classes`` and ``in_channels`` from the heads; and predictions are made by the heads.
 
     Args:
@@ -69,21 +69,21 @@ class OnlineDistill(BaseAlgorithm):
             ``batch_augments``, also None, come before the students' own.
         shared_stages: How many of the first stages the students share, with the stem; 0 for none.
             Backbones can be ``CifarResNet``, ``WideResNet`` and mmpretrain's ``ResNet``.
-        mean_trunk_gradient: Divide the gradient where the students part by their number, as CL-ILR
-            does. Otherwise the trunk gets the sum.
+        mean_trunk_gradient: Divide the gradient of the trunk's output by the number of students,
+            as CL-ILR does. Otherwise the trunk gets the sum of the students' gradients.
         same_initial_weights: All students start from the weights of the first, as in OKDPH.
             Otherwise each has its own.
-        pretrained: Checkpoint of one plain network, to start every student from that names none
-            of its own. How much of it was loaded is in the log.
+        pretrained: Checkpoint of one plain network. Every student that names no checkpoint of its
+            own starts from it. How much of it was loaded is in the log.
         init_cfg: Initialization config; applied to the students as well, after their own.
 
     Raises:
-        ValueError: There are fewer than two students or the same one twice, or numbers of classes
-            differ, or ``train_cfg.augments`` do, or the method is not defined for their multi-label
-            heads, or the distiller was made for another number of students; the students cannot
-            start from the same weights or share the stages, or share none although their gradient
-            is to be divided, or a recorder looks inside them; and when weights of another
-            architecture are loaded, also with ``strict=False``.
+        ValueError: There are fewer than two students, or the same one twice; their numbers of
+            classes or their ``train_cfg.augments`` differ; the method is not defined for their
+            multi-label heads; the distiller was made for another number of students; the students
+            cannot start from the same weights, or cannot share the stages; ``mean_trunk_gradient``
+            is set without ``shared_stages``; a recorder looks inside the shared stages; or weights
+            of another architecture are loaded, also with ``strict=False``.
         TypeError: A student is not a ``BaseModel``, or the distiller not an ``OnlineDistiller``.
         ImportError: A student is of a package that is not installed.
         FileNotFoundError: A checkpoint or a config that a student names is not there.
@@ -267,8 +267,8 @@ class OnlineDistill(BaseAlgorithm):
                 network = getattr(student, 'backbone', student)
                 raise ValueError(
                     f'layer-wise learning rate decay: {type(network).__name__} of '
-                    f"student{i} does not know its parameters' layers; mmpretrain's transformers, "
-                    'ConvNeXt and ResNet-50 do'
+                    f"student{i} does not know its parameters' layers. Leave layer_decay_rate out, "
+                    "or take mmpretrain's transformers, ConvNeXt or ResNet-50, which know them"
                 ) from None
         return 0, 1
 

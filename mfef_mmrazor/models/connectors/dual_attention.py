@@ -142,8 +142,8 @@ class DualAttentionConnector(BaseConnector):
 class DANetConnector(BaseConnector):
     r"""Position and channel self-attention, summed (DANet, https://arxiv.org/abs/1809.02983).
 
-    The other reading of "dual attention". With :math:`q, k, v` 1x1 convolutions of x and rows of
-    pixels, :math:`a_p = v\,\mathrm{softmax}(q^\top k)^\top`; with x as C rows,
+    The other meaning of "dual attention". For 1x1 convolutions :math:`q, k, v` of x, flattened to
+    one row per channel, :math:`a_p = v\,\mathrm{softmax}(q^\top k)^\top`; for x as C rows,
     :math:`a_c = \mathrm{softmax}(\max(e) - e)\,x`, :math:`e = x x^\top`. Both start switched off:
 
     .. math:: \mathrm{out} = (x + \gamma_p a_p + x + \gamma_c a_c) / 2, \quad \gamma = 0

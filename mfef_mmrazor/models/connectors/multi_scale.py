@@ -61,7 +61,7 @@ class MultiScaleConnector(BaseConnector):
         self.residual = residual
         self.width = in_channels // scales
         self.convs = ModuleList()
-        self.splits: list[list[int]] = []  # kept and, but for the last, passed on of each group
+        self.splits: list[list[int]] = []  # of each group: channels kept, and passed on if any
         passed = 0
         for group in range(1, scales):
             channels = self.width + passed

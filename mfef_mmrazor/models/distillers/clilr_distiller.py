@@ -20,10 +20,10 @@ class CLILRDistiller(OnlineDistiller):
         \mathrm{sg}\,\frac{1}{m-1} \sum_{j \ne i} z_j \to z_i\Big)\Big\}
 
     w is the ramp-up. The students' own cross-entropies are not repeated here: their heads compute
-    them. The original's students are branches of one network, and where they part the gradient is
-    divided by their number (its "intermediate-level representation sharing"): ``shared_stages`` and
-    ``mean_trunk_gradient`` of :class:`OnlineDistill`. Networks of their own have no such point. For
-    two of these it is DML at another temperature, with a ramp-up.
+    them. The original's students are branches of one network, and at the branching point the
+    gradient is divided by the number of students (its "intermediate-level representation sharing"):
+    ``shared_stages`` and ``mean_trunk_gradient`` of :class:`OnlineDistill`. Separate networks have
+    no branching point. With two of them, CL-ILR is DML at another temperature, with a ramp-up.
 
     Args:
         loss_transfer: Config of what the others teach each student; ``type`` and ``tau`` may be

@@ -49,9 +49,9 @@ class CrossLayerKnowledge(ModuleList):
             sizes = {tuple(map(int, y.shape[2:])) for y in [x, *earlier]}
             if len(sizes) > 1:
                 raise ValueError(
-                    f'strides: projected maps and those of the stage itself are {sorted(sizes)}, '
-                    'expected one size; strides are the ratios of the sizes of following stages, '
-                    'which have to be whole numbers: maps of odd sizes do not fit'
+                    f'strides: the map of a stage and those projected to it are {sorted(sizes)}, '
+                    "expected one size; set each stride to the size of a stage's map divided by "
+                    'that of the next one. It must be a whole number: maps of odd sizes do not fit'
                 )
             knowledge.append(sum(earlier, x))
         return knowledge
@@ -59,9 +59,9 @@ class CrossLayerKnowledge(ModuleList):
 
 @MODELS.register_module()
 class DCCLDistiller(OnlineDistiller):
-    r"""Students teach each other the maps of their stages, each with what the earlier stages say,
-    beside their predictions and those of a fused classifier (Deep Cross-layer Collaborative
-    Learning, https://doi.org/10.1109/TCSVT.2022.3222013).
+    r"""Students and a fused classifier teach each other their predictions. The students also teach
+    each other the maps of their stages, with projected maps of earlier stages added (Deep
+    Cross-layer Collaborative Learning, https://doi.org/10.1109/TCSVT.2022.3222013).
 
     For the maps :math:`x_i^s` of student i after stage s, the last of which are fused as in FFL:
 
@@ -99,9 +99,9 @@ class DCCLDistiller(OnlineDistiller):
         ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
-        ValueError: ``in_channels`` has not three numbers, ``strides`` not two, or ``tau`` is not
-            positive; or, at the first step, a recorded map has other channels than announced, or
-            its size does not fit the strides.
+        ValueError: ``in_channels`` does not have three numbers, or ``strides`` two, or ``tau`` is
+            not positive; or, at the first step, a recorded map has other channels than
+            ``in_channels`` says, or its size does not fit the strides.
 
     Example:
         >>> import torch

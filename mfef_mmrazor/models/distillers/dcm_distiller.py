@@ -23,8 +23,8 @@ from .recorded_maps import check_maps, stages_per_student
 
 @MODELS.register_module()
 class DCMDistiller(OnlineDistiller):
-    r"""Classifiers on the students' hidden stages, and every one of a student's classifiers learns
-    from every one of the others' (Dense Cross-layer Mutual-distillation,
+    r"""Adds classifiers on the students' hidden stages; each classifier of a student learns from
+    all classifiers of the other students (Dense Cross-layer Mutual-distillation,
     https://arxiv.org/abs/2008.07816).
 
     Student i has the logits :math:`z_i^3 = z_i` and those of a classifier on each of two hidden
@@ -56,7 +56,7 @@ class DCMDistiller(OnlineDistiller):
 
     Raises:
         ValueError: ``in_channels`` is not a pair for each student, or ``tau`` is not positive; or,
-            at the first step, a recorded map has other channels than announced.
+            at the first step, a recorded map has other channels than ``in_channels`` says.
 
     Example:
         >>> import torch

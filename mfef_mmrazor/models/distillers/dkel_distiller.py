@@ -51,8 +51,8 @@ class DKELDistiller(MeanTeacherDistiller):
         head: Config of the classifier on all features, and of its loss.
         loss_transfer: Config of what that classifier teaches each student.
         loss_ensemble: Config of what the mean of the peers' teachers teaches a student.
-        loss_peers: Config of what one of them teaches it; ``type``, ``tau`` and ``loss_weight``,
-            1 / (m - 1), may be left out.
+        loss_peers: Config of what one peer's teacher teaches a student; ``type``, ``tau`` and
+            ``loss_weight``, 1 / (m - 1), may be left out.
         tau: Temperature, where the losses do not set their own.
         ramp_up_epochs: R, in epochs; 0 for none.
         num_students: m, filled in by :class:`OnlineDistill`.
@@ -64,8 +64,8 @@ class DKELDistiller(MeanTeacherDistiller):
     Raises:
         ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
             and 1, ``decay`` is negative or ``tau`` is not positive; or, at the first step, a
-            recorded map has other channels than announced, or, at the second, the optimizer's
-            steps are not announced.
+            recorded map has other channels than ``in_channels`` says, or, at the second,
+            :class:`DistillerUpdateHook` is missing.
 
     Example:
         >>> import torch

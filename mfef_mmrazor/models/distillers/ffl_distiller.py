@@ -47,7 +47,7 @@ class FFLDistiller(OnlineDistiller):
 
     Raises:
         ValueError: ``in_channels`` names another number of students, or ``tau`` is not positive;
-            or, at the first step, a recorded map has other channels than announced.
+            or, at the first step, a recorded map has other channels than ``in_channels`` says.
 
     Example:
         >>> from mfef_mmrazor.models import FFLDistiller

@@ -20,7 +20,7 @@ from .recorded_maps import check_maps, stages_of_all
 
 
 class MapDecoder(nn.ModuleList):
-    """From a last map, what the maps of the earlier stages could have been, each twice as large.
+    """Reconstructs the earlier stages' maps from the last one; each is twice as large as the next.
 
     Args:
         in_channels: Channels of the stages' maps, the last one, which comes in, included.
@@ -117,9 +117,9 @@ class FFSDDistiller(OnlineDistiller):
         ramp_up_iters: R in iterations, instead of ``ramp_up_epochs``.
 
     Raises:
-        ValueError: There are fewer than three students, ``in_channels`` has not three numbers, or
-            ``tau`` is not positive; or, at the first step, a recorded map has other channels than
-            announced, or is not twice as large as that of the next stage.
+        ValueError: There are fewer than three students, ``in_channels`` does not have three
+            numbers, or ``tau`` is not positive; or, at the first step, a recorded map has other
+            channels than ``in_channels`` says, or is not twice as large as that of the next stage.
 
     Example:
         >>> import torch
@@ -237,8 +237,8 @@ class FFSDDistiller(OnlineDistiller):
                 if found != needed:
                     raise ValueError(
                         f'the recorded {stage} of student{i} is a map of {found}, expected '
-                        f'{needed}, twice the size of {after}, which a decoder makes of it; name '
-                        'such stages in distiller.recorders, or train on images of another size'
+                        f'{needed}, twice the size of {after}, since decoders double the size; '
+                        'name such stages in distiller.recorders, or use images of another size'
                     )
 
     def fused_logits(self, records: Records) -> Tensor:

@@ -62,7 +62,7 @@ class MapAdapters(ModuleList):
 
 def classify(head: nn.Module, feature: Tensor) -> Tensor:
     """Logits (B, K) of a map (B, C, H, W): global average pooling, then the head."""
-    # channels last, so that the gradient is: another one would slow all that is before it
+    # channels last, so that the gradient is too: another format slows down all layers before this
     pooled = feature.permute(0, 2, 3, 1).mean(dim=(1, 2))
     return full_precision(head((pooled,)))
 

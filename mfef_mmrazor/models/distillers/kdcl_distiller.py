@@ -39,9 +39,9 @@ class KDCLDistiller(OnlineDistiller):
 
     whose weights are best on training images that are held out
     (:func:`~mfef_mmrazor.functional.general_weights`): before every epoch, :class:`HeldOutHook`
-    finds them, and they are written to the log. Whether logits or probabilities are to be mixed is
-    not settled by what is known of the paper; a mixture with negative weights is sure to be a
-    distribution only for logits.
+    finds them, and they are written to the log. What is known of the paper does not settle whether
+    logits or probabilities are mixed. Logits are mixed here, since with negative weights a mixture
+    of probabilities need not be a distribution.
 
     In the paper each student sees an augmentation of its own: see
     ``configs/_base_/datasets/*_views.py``. The students' own cross-entropies are not repeated here:

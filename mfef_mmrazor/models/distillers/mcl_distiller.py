@@ -51,8 +51,8 @@ class MCLDistiller(OnlineDistiller):
 
     Raises:
         ValueError: ``in_channels`` names another number of students, or a temperature is not
-            positive; or, at a step, a recorded map has other channels than announced, or the labels
-            are mixed ones (B, K).
+            positive; or, at a step, a recorded map has other channels than ``in_channels`` says,
+            or the labels are mixed ones (B, K).
 
     Example:
         >>> import torch
@@ -104,8 +104,8 @@ class MCLDistiller(OnlineDistiller):
         )
 
     def similarities(self, records: Records) -> dict[tuple[int, int], Tensor]:
-        """(B, B) for every pair (i, j) of students: of the images as i sees them, the rows, to the
-        images as j does."""
+        """Similarities (B, B) for every pair (i, j) of students: rows are the images as i embeds
+        them, columns the images as j does."""
         check_maps(records['feature'], self.in_channels)
         embedded = [
             full_precision(embed((x,))[-1])

@@ -15,8 +15,8 @@ from .recorded_maps import check_maps, one_per_student
 
 
 class MeanTeacherDistiller(OnlineDistiller):
-    r"""Base of methods in which a classifier on all students' features and the mean teachers of its
-    peers teach a student. What its mean teachers start from and how they move is each method's own.
+    r"""Base of methods in which a student learns from a classifier on all students' features and
+    from its peers' mean teachers. Each method decides what these start from and how they move.
 
     For the last feature maps :math:`F_i`:
     :math:`z_e = \mathrm{head}([\mathrm{GAP}(F_1), \dots, \mathrm{GAP}(F_m)])`.

@@ -22,9 +22,9 @@ class MFEFDistiller(OnlineDistiller):
     r"""Makes the students' feature maps more informative, fuses them, and lets what is classified
     from them teach (MFEF, https://arxiv.org/abs/2206.08224).
 
-    Only the paper's abstract was at hand, so the equations are a reconstruction; what is taken
-    from where is in ``configs/mfef/README.md``, and every choice is an argument here. For the last
-    feature map :math:`F_i` and logits :math:`z_i` of student i:
+    Only the paper's abstract was available, so the equations are a reconstruction:
+    ``configs/mfef/README.md`` gives the source of each part. Every choice is an argument here. For
+    the last feature map :math:`F_i` and logits :math:`z_i` of student i:
 
     .. math::
         F'_i &= \mathrm{attention}(\mathrm{multi\_scale}(F_i)), \quad
@@ -70,7 +70,7 @@ class MFEFDistiller(OnlineDistiller):
     Raises:
         ValueError: ``in_channels`` names another number of students, or is not divisible by the
             scales, or ``tau`` is not positive; or, at the first step, a recorded map has other
-            channels than announced.
+            channels than ``in_channels`` says.
 
     Example:
         >>> import torch

@@ -49,7 +49,7 @@ class OKDDipDistiller(OnlineDistiller):
     Raises:
         ValueError: There are fewer than three students, ``in_channels`` is not one number,
             ``reduction`` is not between 1 and ``in_channels``, or ``tau`` is not positive; or, at
-            the first step, a peer's map has other channels than announced.
+            the first step, a peer's map has other channels than ``in_channels`` says.
 
     Example:
         >>> import torch

@@ -67,7 +67,7 @@ class OKDPHDistiller(OnlineDistiller):
     Raises:
         ValueError: The students are different networks; ``label_weight`` or ``averaging`` is not
             between 0 and 1, ``interval`` is not a whole number from 1 on, or ``tau`` is not
-            positive; or, at the second step, the optimizer's steps are not announced.
+            positive; or, at the second step, :class:`DistillerUpdateHook` is missing.
 
     Example:
         >>> import torch
@@ -125,7 +125,7 @@ class OKDPHDistiller(OnlineDistiller):
 
     @property
     def hybrid_learns(self) -> bool:
-        """Whether the hybrid network's loss trains the students; else its weight may be 0."""
+        """Whether the hybrid network's loss trains the students."""
         return self.hybrid_gradient and self.own_loss_weight < 1
 
     def set_up(self, students: Sequence[BaseModel]) -> None:
@@ -183,7 +183,7 @@ class OKDPHDistiller(OnlineDistiller):
         return network_logits(network, outputs)
 
     def fused_logits(self, records: Records) -> Tensor:
-        """Logits of the hybrid network, (B, K); it is a real one here, which can be traced."""
+        """Logits of the hybrid network, (B, K), built here as a module that can be traced."""
         shared = self.students[0].state_dict(keep_vars=True).values()
         network = copy.deepcopy(self.students[0], {id(x): x for x in shared})  # its modules alone
         for key, value in self.mean_weights().items():

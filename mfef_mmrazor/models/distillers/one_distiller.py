@@ -53,7 +53,7 @@ class ONEDistiller(OnlineDistiller):
 
     Raises:
         ValueError: ``in_channels`` names another number of students, or ``tau`` is not positive;
-            or, at the first step, a recorded map has other channels than announced.
+            or, at the first step, a recorded map has other channels than ``in_channels`` says.
 
     Example:
         >>> import torch

@@ -213,7 +213,7 @@ class OnlineDistiller(BaseDistiller):
         """Called right after a step of the optimizer."""
 
     def check_updates(self, students: Sequence[BaseModel]) -> None:
-        """Raise a ``ValueError`` if the optimizer moves the students without announcing it."""
+        """Raise a ``ValueError`` if the optimizer steps and ``DistillerUpdateHook`` is missing."""
         if not self.acts_on_updates or self.updates_announced:
             return
         # torch does not count the changes that a fused optimizer makes
@@ -233,9 +233,9 @@ class OnlineDistiller(BaseDistiller):
         return sigmoid_ramp_up(self.epoch(), self.ramp_up_epochs)
 
     def epoch(self) -> float:
-        """Epochs of the training that are over, from 0: what RampUpHook tells of its runner.
+        """Number of finished epochs, which :class:`RampUpHook` takes from its runner.
 
-        Where that hook is missing: what mmengine has recorded, of the runner built last.
+        Without that hook, the number that mmengine recorded for the runner that was built last.
         """
         if self.progress is not None:
             return self.progress.epoch
@@ -262,7 +262,7 @@ class OnlineDistiller(BaseDistiller):
                         + (
                             f'. {type(self).__name__} needs a map (B, C, H, W) of this stage: name '
                             'the module that gives it in distiller.recorders. A transformer has '
-                            'none; MFEFDistiller takes one, and so do methods on logits'
+                            'no such map: use MFEFDistiller or a method on logits for it'
                             if HIDDEN_STAGES.get(name) == cfg
                             else nearest(cfg['source'], modules)
                         )

@@ -55,7 +55,8 @@ class PCLDistiller(MeanTeacherDistiller):
     Raises:
         ValueError: ``in_channels`` names another number of students, ``momentum`` is not between 0
             and 1, or ``tau`` is not positive; or, at the first step, a recorded map has other
-            channels than announced, or, at the second, the optimizer's steps are not announced.
+            channels than ``in_channels`` says, or, at the second, :class:`DistillerUpdateHook` is
+            missing.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""What the config announces of the recorded maps, and whether they are so."""
+"""Channels of the recorded maps, as the config gives them, and checks against the maps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -73,7 +73,7 @@ def check_maps(
     for i, (x, channels) in enumerate(zip(maps, in_channels, strict=True), first):
         announced = (
             f'the recorded {record} of student{i} is {tuple(x.shape)}, but in_channels='
-            f'{list(in_channels)} announces a map of (batch, {channels}, height, width)'
+            f'{list(in_channels)} stands for a map of (batch, {channels}, height, width)'
         )
         if x.dim() != 4:
             raise ValueError(

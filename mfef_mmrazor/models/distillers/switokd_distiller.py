@@ -19,8 +19,8 @@ class SwitOKDDistiller(OnlineDistiller):
     r"""A teacher that is too far ahead of its student waits for it (Switchable Online Knowledge
     Distillation, https://arxiv.org/abs/2209.04996).
 
-    The last ``num_teachers`` of the students are teachers, t, larger networks; the ones before are
-    those to deploy, s. All of them start from scratch. For every batch, each pair of student and
+    The last ``num_teachers`` of the students are the teachers t, larger networks; the students s
+    before them will be deployed. All start from scratch. For every batch, each pair of student and
     teacher is in one of two modes: in *expert mode*, :math:`e_{st} = 1`, if the teacher is nearer
     to the labels than the student and the gap between both is too large to learn from,
 
@@ -55,7 +55,7 @@ class SwitOKDDistiller(OnlineDistiller):
 
     Raises:
         ValueError: ``num_teachers`` is not between 1 and m - 1, or ``tau`` is not positive; or, at
-            the second step, the optimizer's steps are not announced.
+            the second step, :class:`DistillerUpdateHook` is missing.
 
     Example:
         >>> import torch

@@ -181,7 +181,7 @@ class DiversityLoss(MapLoss):
 
     .. math:: \lambda \, \frac{1}{BHW} \sum \big(A(F^s) - \mathrm{sg}\,y'(F^p)\big)^2
 
-    :math:`y'` is the peer's attention turned over, see
+    :math:`y'` is the peer's attention with its high values inverted, see
     :func:`mfef_mmrazor.functional.shifted_attention`; as in FFSD
     (https://arxiv.org/abs/2103.14473). Maps of different sizes are compared at the smaller one.
 

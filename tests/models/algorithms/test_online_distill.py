@@ -553,12 +553,12 @@ def test_a_built_distiller_for_another_number_of_students():
 
 
 def test_a_map_of_other_channels_is_named_at_the_first_step():
-    with pytest.raises(ValueError, match=r'feature of student0 is \(4, 64, 4, 4\).*announces'):
+    with pytest.raises(ValueError, match=r'feature of student0 is \(4, 64, 4, 4\).*stands for'):
         online(in_channels=32).loss(*batch())
 
 
 def test_in_channels_of_other_networks_are_checked_as_well():
-    with pytest.raises(ValueError, match='feature of student1 is .*announces'):
+    with pytest.raises(ValueError, match='feature of student1 is .*stands for'):
         online(students=[student(), RESNET18]).loss(*batch())
 
 
