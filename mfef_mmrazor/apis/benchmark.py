@@ -51,7 +51,7 @@ def step_part(timer: Timer, quick: bool) -> dict[str, Any]:
     for network, (n, methods), bf16 in product(
         ['resnet32'] if quick else NETWORKS,
         [(2, ('MFEF', 'DML'))] if quick else METHODS.items(),
-        (False, True) if has_bf16() else (False,),
+        (False, True) if has_bf16(timer.device) else (False,),
     ):
         inputs, labels = batch(128, timer.device)
         models = {

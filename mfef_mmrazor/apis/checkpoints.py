@@ -1,6 +1,8 @@
 """Reads checkpoints, and builds the models that they belong to."""
 
 import copy
+import logging
+import reprlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmrazor.registry import MODELS
 from torch import Tensor, nn
 
@@ -16,12 +18,16 @@ from ..cfg_type import Cfg
 from ..engine.checkpoint_files import check_intact
 from ..engine.results import History, read_results
 from ..models.algorithms import OnlineDistill
+from ..models.builder import shortened
 from ..safe_load import safe_load, weights_of
 from .completion import is_called
+from .conditions import NOT_SET, differences
 from .config import load_config
 from .data_checks import difference
-from .stored_config import read_stored_config
+from .stored_config import literals, read_stored_config
 from .student_config import default_scope, without_initial_weights
+
+PLAIN = (bool, int, float, str, list, tuple, dict)  # not a class, which is stored as a string
 
 
 def read_checkpoint(
@@ -152,6 +158,8 @@ def check_model(cfg: Config, stored: dict[str, Any] | None = None) -> nn.Module:
         return _built(cfg.model, cfg)
     stored = read(path) if stored is None else stored
     cfg.model = as_when_saved(cfg.model, stored)
+    if cfg.get('resume'):
+        warn_of_another_model(cfg.model, stored, path)
     model = _built(cfg.model, cfg)
     _load_weights(model, stored, f'{path} is not a checkpoint of the model in this config')
     if cfg.get('resume') and 'config' in stored.get('meta', {}):
@@ -168,6 +176,25 @@ def check_model(cfg: Config, stored: dict[str, Any] | None = None) -> nn.Module:
     if cfg.get('resume') and was is not None and now is None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=was)
     return model
+
+
+def warn_of_another_model(model_cfg: Cfg, stored: dict[str, Any], path: str | Path) -> None:
+    """Warn if the run to resume had other settings in its model: it may be an earlier run."""
+    try:
+        was = as_when_saved(literals(stored['meta']['cfg'], Path(path))['model'], stored)
+    except (KeyError, ValueError):  # not written by mmengine, or with more than plain values
+        return
+    unlike = [
+        f'{key} was {reprlib.repr(a)}, is {reprlib.repr(b)}'
+        for key, a, b in differences(was, model_cfg, 'model')
+        if all(x is NOT_SET or x is None or isinstance(x, PLAIN) for x in (a, b))
+    ]
+    if unlike:
+        print_log(
+            f'{path}, from which the run goes on, was trained with other settings: '
+            f'{shortened(unlike)}. If it is of an earlier run, choose another work dir',
+            level=logging.WARNING,
+        )
 
 
 def check_classes(checkpoint: str | Path, stored: dict[str, Any], dataset: Any) -> None:

@@ -9,7 +9,7 @@ from mmpretrain.registry import OPTIMIZERS
 from torch import nn
 
 from ..models.builder import nearest
-from .completion import SCORED_BY
+from .completion import SCORED_BY, is_scored
 from .config import by_iterations, value_at
 
 # numbers of a training that can only be like this: type and least value
@@ -55,6 +55,19 @@ def check_training(cfg: Config) -> None:
         raise KeyError(
             f'optim_wrapper.optimizer.type={optimizer!r} is not registered'
             f'{nearest(optimizer, known)}'
+        )
+
+
+def check_scored(cfg: Config, name: str) -> None:
+    """Raise if the config is not one to train, or does not score what it trains.
+
+    Raises:
+        ValueError, KeyError: As of :func:`check_training`, or the validation is missing.
+    """
+    check_training(cfg)
+    if not is_scored(cfg):
+        raise ValueError(
+            f'{name}: nothing to compare by; expected val_dataloader, val_cfg and val_evaluator'
         )
 
 

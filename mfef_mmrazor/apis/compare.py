@@ -1,5 +1,6 @@
 """Trains several configs over several seeds, under one set of conditions."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 from mmengine.config import Config
 
 from ..engine.results import write_json
-from .checkpoints import check_teacher
-from .checks import check_folder, check_training
+from .checkpoints import check_model, check_teacher
+from .checks import check_folder, check_scored
 from .comparison import (
     SWEEP,
     Comparison,
@@ -18,20 +19,18 @@ from .comparison import (
     read_comparison,
     read_config,
     read_sweep,
-    run_folder,
     stored_config,
     write_comparison,
     write_config,
 )
-from .completion import is_scored
 from .conditions import NOT_SET, check_conditions, differences, warn_of_long_ramp_up
 from .data_checks import check_data
 from .lock import locked
 from .plan import show_plan
 from .report import report
 from .run_all import run_all
-from .slurm import Run, Slurm
-from .sweep import Sweep, all_settings, choose, one_of_each
+from .slurm import Run, Slurm, log_of
+from .sweep import Setting, Sweep, all_settings, choose, one_of_each
 
 Configs = dict[Entry, Config]
 
@@ -95,20 +94,16 @@ def compare(
     paths, methods = [Path(path) for path in configs], None
     options, record = [cfg_options or {}] * len(paths), None
     if sweep is not None:
-        stored_sweep = read_sweep(work_dir)
-        trials_dir, earlier, first = work_dir / 'sweep', [], None
-        tried = entries_of(read_comparison(trials_dir))
-        settings = all_settings(paths, cfg_options or {}, sweep, stored_sweep, tried)
+        settings = all_settings(
+            paths,
+            cfg_options or {},
+            sweep,
+            read_sweep(work_dir),
+            entries_of(read_comparison(work_dir / 'sweep')),
+        )
         known = [entry.method for entry in entries_of(read_comparison(work_dir))]
         _check_baseline(baseline, [*known, *(setting.method for setting in settings)])
-        trials = {setting.entry: setting.trial for setting in settings}
-        check_unchanged(trials, trials_dir)
-        if stored_sweep and tried:
-            earlier = tried
-            # the first trial may have failed, a chosen one has not
-            first = next(each['setting'] for each in stored_sweep['settings'] if each['chosen'])
-        # a trial that fails, as settings may, is not chosen
-        compare_all(trials, earlier, sweep.seeds, trials_dir, first, jobs, allow, dry_run, slurm)
+        try_all(settings, sweep, work_dir, jobs, allow, dry_run, slurm)
         if dry_run:
             chosen = one_of_each(settings)  # any setting stands for the best one
         else:
@@ -128,8 +123,29 @@ def compare(
     if failed:
         raise RuntimeError(
             f'{len(failed)} of {len(found) * len({*seeds})} runs failed: '
-            + ', '.join(str(run_folder(work_dir, *run) / 'run.log') for run in failed)
+            + ', '.join(str(log_of(work_dir, run)) for run in failed)
         )
+
+
+def try_all(
+    settings: Sequence[Setting],
+    sweep: Sweep,
+    work_dir: Path,
+    jobs: int | None,
+    allow: Sequence[str],
+    dry_run: bool,
+    slurm: Slurm | None,
+) -> None:
+    """Train every setting on four fifths of the training images; args as of :func:`compare`."""
+    trials_dir, trials = work_dir / 'sweep', {each.entry: each.trial for each in settings}
+    check_unchanged(trials, trials_dir)
+    stored, tried, baseline = read_sweep(work_dir), entries_of(read_comparison(trials_dir)), None
+    if stored and tried:
+        # the first trial may have failed, a chosen one has not
+        baseline = next(each['setting'] for each in stored['settings'] if each['chosen'])
+    earlier = tried if stored else []
+    # a trial that fails, as settings may, is not chosen
+    compare_all(trials, earlier, sweep.seeds, trials_dir, baseline, jobs, allow, dry_run, slurm)
 
 
 def compare_all(
@@ -157,6 +173,9 @@ def compare_all(
     new = {entry.name: entry for entry in [*earlier, *configs]}
     everything = Comparison(list(new.values()), baseline or next(iter(new.values())).method)
     _check_baseline(baseline, [entry.method for entry in everything.entries])
+    for entry, cfg in configs.items():
+        check_config(entry, cfg)
+        warn_of_long_ramp_up(entry.name, cfg)
     for entries in everything.blocks.values():
         check_conditions(
             {
@@ -165,11 +184,8 @@ def compare_all(
             },
             allow,
         )
-    for entry, cfg in configs.items():
-        check_config(entry, cfg)
-        warn_of_long_ramp_up(entry.name, cfg)
     if dry_run:
-        show_plan(configs, seeds, work_dir, jobs or 1)
+        show_plan(configs, seeds, work_dir, jobs, slurm)
         return []
     runs = [(entry.name, seed) for seed in seeds for entry in configs]
     with locked(work_dir):
@@ -181,9 +197,10 @@ def compare_all(
         failed = run_all(runs, work_dir, jobs, slurm)
         try:
             report(work_dir)
-        except (ValueError, FileNotFoundError):  # those of the baseline may be what failed
+        except (ValueError, FileNotFoundError) as error:
             if not failed:
                 raise
+            print(f'the report was not renewed: {error}', flush=True)  # no run of the baseline, say
     return failed
 
 
@@ -193,15 +210,11 @@ def entries_of(stored: Comparison | None) -> list[Entry]:
 
 
 def check_config(entry: Entry, cfg: Config) -> None:
-    """Raise if a config cannot be trained and scored, or its data or teacher is not there."""
-    check_training(cfg)
-    if not is_scored(cfg):
-        raise ValueError(
-            f'{entry.name}: nothing to compare by; expected val_dataloader, val_cfg and '
-            'val_evaluator'
-        )
+    """Raise if a config cannot be built, trained and scored, or its data or teacher is missing."""
+    check_scored(cfg, entry.name)
     check_data(cfg, 'train_dataloader', 'val_dataloader')
     check_teacher(cfg)
+    check_model(copy.deepcopy(cfg))
 
 
 def _check_baseline(baseline: str | None, methods: Sequence[str]) -> None:

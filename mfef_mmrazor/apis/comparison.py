@@ -1,6 +1,5 @@
 """What a work dir compares: a config per method, network and data set, told by the files' names."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +11,7 @@ from mmengine.fileio import dump, load
 from yaml import YAMLError
 
 from ..engine.checkpoint_files import write_atomically
-from ..engine.results import write_json
+from ..engine.results import read_json, write_json
 from .config import load_config
 
 try:
@@ -123,12 +122,18 @@ def read_comparison(work_dir: Path) -> Comparison | None:
     """What a work dir compares; None if it is of no comparison yet."""
     if not (work_dir / COMPARISON).is_file():
         return None
-    stored = json.loads((work_dir / COMPARISON).read_text())
-    if 'methods' in stored:  # version 1 had one network and data set
-        entries = [Entry(name, name, '', '') for name in stored['methods']]
-    else:
-        entries = [Entry(**entry) for entry in stored['entries']]
-    return Comparison(entries, stored['baseline'])
+    stored = read_json(work_dir / COMPARISON)
+    try:
+        if 'methods' in stored:  # version 1 had one network and data set
+            entries = [Entry(name, name, '', '') for name in stored['methods']]
+        else:
+            entries = [Entry(**entry) for entry in stored['entries']]
+        return Comparison(entries, stored['baseline'])
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f'{work_dir / COMPARISON} was not written by a comparison ({error}). Remove it and '
+            'run again'
+        ) from None
 
 
 def read_sweep(work_dir: Path) -> dict[str, Any] | None:
@@ -139,7 +144,7 @@ def read_sweep(work_dir: Path) -> dict[str, Any] | None:
     """
     if not (work_dir / SWEEP).is_file():
         return None
-    stored = json.loads((work_dir / SWEEP).read_text())
+    stored = read_json(work_dir / SWEEP)
     for tried in stored['settings']:
         tried.setdefault('seeds', stored.get('seeds'))
         tried.setdefault('untuned', tried['method'] in stored.get('untuned', ()))

@@ -2,13 +2,16 @@
 
 import logging
 import traceback
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from yaml import YAMLError
 
 from ..engine.optim_wrapper import has_bf16
 from ..models.builder import nearest
@@ -46,7 +49,10 @@ def load_config(
         raise FileNotFoundError(f'config file not found: {config}{successor(str(config))}')
     try:
         cfg = Config.fromfile(config)
-    except (SyntaxError, NameError, AttributeError, ImportError, ArithmeticError) as error:
+    except (
+        SyntaxError, NameError, AttributeError, ImportError, ArithmeticError, JSONDecodeError,
+        YAMLError,
+    ) as error:  # fmt: skip
         mark = '. Save it as UTF-8 without a byte-order mark' * ('U+FEFF' in str(error))
         raise ValueError(f'{config}: {error}{place_of(error)}{mark}') from None
     except FileNotFoundError as error:
@@ -75,7 +81,8 @@ def load_config(
 def place_of(error: Exception) -> str:
     """File and line of an error in a module that a config imports; empty for the config itself."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if 'mmengine' not in Path(frame.filename).parts]
+    library = Path(mmengine.__file__).parent
+    own = [frame for frame in frames if library not in Path(frame.filename).parents]
     file = own[-1].filename
     return f' ({file}:{own[-1].lineno})' if file != __file__ and Path(file).is_file() else ''
 

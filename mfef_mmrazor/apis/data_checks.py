@@ -1,6 +1,7 @@
 """Checks that the data sets of a config are there and have the same classes."""
 
 from collections.abc import Iterator, Sequence
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -69,8 +70,8 @@ def difference(names: Sequence[str], expected: Sequence[str]) -> str:
 
 def _folder(dataset: Cfg) -> Path:
     prefix = dataset.get('data_prefix') or ''
-    if isinstance(prefix, dict):
-        prefix = prefix.get('img_path', '')
+    # mmpretrain expands a plain one alone
+    prefix = prefix.get('img_path', '') if isinstance(prefix, dict) else expanduser(prefix)
     if issubclass(_dataset_class(dataset), CustomDataset):  # ImageNet has a folder for each split
         prefix = prefix or dataset.get('split', '')
     return Path(dataset.get('data_root') or '', prefix)

@@ -1,11 +1,11 @@
 """Says what a comparison would run, on what, and for about how long."""
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import torch
+from joblib import cpu_count
 from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
@@ -13,10 +13,15 @@ from rich.table import Table
 from ..engine.results import read_results
 from .comparison import RESULTS, Entry, is_finished, run_folder
 from .data_checks import inner_datasets
+from .slurm import Slurm
 
 
 def show_plan(
-    configs: Mapping[Entry, Config], seeds: Sequence[int], work_dir: Path, jobs: int
+    configs: Mapping[Entry, Config],
+    seeds: Sequence[int],
+    work_dir: Path,
+    jobs: int | None,
+    slurm: Slurm | None,
 ) -> None:
     """Print a row per config: its data, the runs that are left, and the time they would take.
 
@@ -49,11 +54,16 @@ def show_plan(
     console = Console(soft_wrap=True)
     console.print(table)
     gpus = torch.cuda.device_count()
-    device = f'{gpus} x {torch.cuda.get_device_name()}' if gpus else f'{os.cpu_count()} processors'
-    times = [f'about {_text(total / jobs)} of training'] if left > untimed else []
+    if slurm:
+        at_once = min(jobs or left, left)
+        device = 'Slurm' + f', partition {slurm.partition}' * bool(slurm.partition)
+    else:
+        at_once = jobs or 1
+        device = f'{gpus} x {torch.cuda.get_device_name()}' if gpus else f'{cpu_count()} processors'
+    times = [f'about {_text(total / at_once)} of training'] if left > untimed else []
     times += [f'{untimed} runs of unknown length'] if untimed else []
     console.print(
-        f'{left} runs, {jobs} at a time, on {device}: {", and ".join(times) or "nothing to do"}',
+        f'{left} runs, {at_once} at a time, on {device}: {", and ".join(times) or "nothing to do"}',
         highlight=False,
     )
 

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import torch
+from joblib import cpu_count
 
 from .comparison import config_file, is_finished, run_folder
 from .config import load_config
@@ -49,9 +50,10 @@ def run_all(
         if not success:
             failed.append(run)
         seconds = (time.monotonic() - started) * (rounds / math.ceil(done / at_once) - 1)
+        # of runs that all started together, nothing tells how long the others take
+        left = f'; about {timedelta(seconds=round(seconds))} left' if rounds > 1 else ''
         print(
-            f'{done}/{len(todo)} {run[0]} seed {run[1]}: {"done" if success else "FAILED"}; '
-            f'about {timedelta(seconds=round(seconds))} left',
+            f'{done}/{len(todo)} {run[0]} seed {run[1]}: {"done" if success else "FAILED"}{left}',
             flush=True,
         )
     return failed
@@ -59,7 +61,7 @@ def run_all(
 
 def run_here(runs: Sequence[Run], work_dir: Path, jobs: int) -> Iterator[tuple[Run, bool]]:
     """Run them on this machine; gives each run that ended, and whether it finished."""
-    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // jobs)))
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cpu_count() // jobs)))
     gpus: SimpleQueue[int | None] = SimpleQueue()
     for job in range(jobs):
         gpus.put(job % torch.cuda.device_count() if torch.cuda.is_available() else None)

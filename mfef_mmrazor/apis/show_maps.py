@@ -77,8 +77,9 @@ def show_maps(
 
     Raises:
         FileNotFoundError: The checkpoint or an image is not there.
-        ValueError: A file is no picture, there is no such student, two images have one name, or
-            the checkpoint is not one of an ``OnlineDistill``.
+        ValueError: A file is no picture, there is no such student, two images have one name, an
+            image would be replaced by its picture, or the checkpoint is not one of an
+            ``OnlineDistill``.
 
     Example::
 
@@ -88,6 +89,8 @@ def show_maps(
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(f'image not found: {file}')
+        if (out / f'{file.stem}.png').resolve() == file.resolve():
+            raise ValueError(f'{file} would be replaced by its own picture: choose another out')
         LoadIntactImage()(dict(img_path=str(file)))  # raises if it is no picture
     if len({file.stem for file in files}) < len(files):
         raise ValueError('two images have the same name, and so would their pictures: rename one')

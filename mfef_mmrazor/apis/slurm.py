@@ -1,6 +1,5 @@
 """Runs the trainings of a comparison as jobs of a Slurm cluster, through submitit."""
 
-import json
 import os
 import shutil
 import signal
@@ -13,12 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..engine.hooks.signal_hook import SIGNALS
-from ..engine.results import write_json
+from ..engine.results import read_json, write_json
 from .comparison import config_file, is_finished, run_folder
 from .config import load_config
 from .train import train
 
 Run = tuple[str, int]
+JOBS = 'slurm/jobs.json'
 SECONDS_BETWEEN_LOOKS = 5
 
 
@@ -58,8 +58,8 @@ def run_on_slurm(
     """
     if shutil.which('sbatch') is None:
         raise RuntimeError('sbatch is not on the path: this machine submits to no Slurm cluster')
-    stored = work_dir / 'slurm/jobs.json'
-    jobs = json.loads(stored.read_text()) if stored.is_file() else {}
+    stored = work_dir / JOBS
+    jobs = read_json(stored) if stored.is_file() else {}
     earlier = queued()
     if earlier is None:
         raise RuntimeError(
@@ -81,6 +81,14 @@ def run_on_slurm(
         for run in [run for run in waiting if jobs[name(run)] not in queue]:
             waiting.remove(run)
             yield run, is_finished(work_dir, *run)
+
+
+def log_of(work_dir: Path, run: Run) -> Path:
+    """What a run has printed: its ``run.log``, or on Slurm the output of its last job."""
+    here, jobs = run_folder(work_dir, *run) / 'run.log', work_dir / JOBS
+    if here.is_file() or not jobs.is_file():
+        return here
+    return work_dir / 'slurm' / f'{read_json(jobs)[name(run)]}_0_log.out'
 
 
 def name(run: Run) -> str:

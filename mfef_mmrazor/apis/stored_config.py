@@ -62,7 +62,7 @@ def read_stored_config(text: str, checkpoint: Path, allow_imports: Sequence[str]
         raise ImportError(
             f'--allow-import: {error}; install it, or put its folder on PYTHONPATH'
         ) from None
-    stored = _literals(text, checkpoint)
+    stored = literals(text, checkpoint)
     try:
         cfg = {key: stored[key] for key in BUILT if stored.get(key)}
         known = _Registered.now()
@@ -167,7 +167,7 @@ class _Registered:
         raise _RefusedError(f'type={value!r:.60}, which is not a registered class')
 
 
-def _literals(text: str, checkpoint: Path) -> Cfg:
+def literals(text: str, checkpoint: Path) -> Cfg:
     """The values of assignments of literals and ``dict(...)``; nothing is run."""
 
     class DictCalls(ast.NodeTransformer):

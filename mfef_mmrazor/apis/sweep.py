@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from ..engine.hooks.held_out_hook import held_out
 from .checkpoints import check_model
+from .checks import check_scored
 from .comparison import (
     Entry,
     is_finished,
@@ -20,9 +21,9 @@ from .comparison import (
     name_entries,
     read_config,
     read_sweep,
-    run_folder,
 )
 from .completion import SCORED_BY, is_called
+from .slurm import log_of
 
 SPLITS = 5
 
@@ -215,6 +216,7 @@ def rivals(settings: Sequence[Setting], stored: dict[str, Any] | None) -> list[d
 
 def hold_out(cfg: Config, name: str) -> None:
     """Train on four fifths of a config's training images, and score the rest in validation."""
+    check_scored(cfg, name)
     holders = [cfg.train_dataloader, cfg.val_dataloader]
     if all(is_called(holder.dataset.get('type'), 'InMemory') for holder in holders):
         holders = [holder.dataset for holder in holders]
@@ -273,8 +275,7 @@ def choose(
         raise RuntimeError(
             f'sweep: every setting of {", ".join(setting.method for setting in failed)} failed; '
             + ', '.join(
-                str(run_folder(trials, setting.entry.name, sweep.seeds[0]) / 'run.log')
-                for setting in failed
+                str(log_of(trials, (setting.entry.name, sweep.seeds[0]))) for setting in failed
             )
         )
     rounded = {name: round(float(score), 4) for name, score in scores.items()}

@@ -29,12 +29,12 @@ class BFloat16OptimWrapper(OptimWrapper):
             yield
 
 
-def has_bf16() -> bool:
-    """Whether the GPU, or without one the CPU, has instructions for bf16.
+def has_bf16(device: str | None = None) -> bool:
+    """Whether a device has instructions for bf16: by default the GPU, or without one the CPU.
 
     Without them it is emulated, many times slower. Of CPUs that are not x86, true is assumed.
     """
-    if torch.cuda.is_available():
+    if device != 'cpu' and torch.cuda.is_available():
         return torch.cuda.get_device_capability() >= (8, 0)
     supported = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)  # not in torch < 2.5
     return bool(supported()) or platform.machine() not in ('x86_64', 'AMD64')

@@ -126,16 +126,25 @@ def summarize_students(calibration: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return dict(last={unit: last[unit], **last['students']})
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file that this package wrote.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding='utf-8')))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'{path} is damaged: {error}. Remove it and run again') from None
+
+
 def read_results(path: Path) -> dict[str, Any]:
     """The content of a ``results.json`` of this or an older version of this package.
 
     Raises:
         ValueError: It is of a newer version, or damaged.
     """
-    try:
-        results = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f'{path} is damaged: {error}. Remove it and run again') from None
+    results = read_json(path)
     if results.get('schema', 1) > SCHEMA:
         raise ValueError(
             f'{path} has schema {results["schema"]}, this version of mfef_mmrazor reads {SCHEMA} '
@@ -231,7 +240,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 def write_figure(path: Path, figure: 'Figure', dpi: int = 150) -> None:
     """Write all of a picture or nothing."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=dpi)
+    figure.savefig(buffer, format=path.suffix[1:], dpi=dpi)
     write_atomically(path, buffer.getbuffer())
 
 

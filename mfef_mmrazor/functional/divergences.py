@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LEAST_SPREAD = 0.01
+
 
 def kd_loss(student: Tensor, teacher: Tensor, tau: float = 1.0) -> Tensor:
     r"""Distillation loss from one set of logits to another.
@@ -91,7 +93,8 @@ def standardized(logits: Tensor) -> Tensor:
     .. math:: \hat z_k = \frac{z_k - \bar z}{\mathrm{std}(z) + 10^{-7}}
 
     A student that imitates these need not reach the teacher's range (Logit Standardization,
-    https://arxiv.org/abs/2403.01427).
+    https://arxiv.org/abs/2403.01427). A standard deviation below 0.01 counts as 0.01: that of a
+    head which starts at zero would make the gradient ten million times as large.
 
     Args:
         logits: (B, K), K >= 3.
@@ -112,7 +115,8 @@ def standardized(logits: Tensor) -> Tensor:
             'loss'
         )
     centred = logits - logits.mean(dim=1, keepdim=True)
-    return centred / (logits.std(dim=1, keepdim=True) + 1e-7)
+    spread = logits.std(dim=1, keepdim=True) + 1e-7
+    return centred / spread.clamp(min=LEAST_SPREAD)
 
 
 def mutual_kd_loss(logits: Sequence[Tensor], tau: float = 1.0) -> Tensor:

@@ -21,7 +21,7 @@ def sigmoid_ramp_up(epoch: float, length: float) -> float:
         >>> [round(sigmoid_ramp_up(e, 80), 7) for e in (0, 40, 80)]
         [0.0067379, 0.2865048, 1.0]
     """
-    if not isinstance(length, (int, float)) or length < 0:
+    if not isinstance(length, (int, float)) or not length >= 0:
         raise ValueError(f'the ramp-up length is {length!r} epochs, expected a number, 0 or more')
     if length == 0:
         return 1.0

@@ -54,6 +54,11 @@ class InMemoryDataPreprocessor(ClsDataPreprocessor):
         super().__init__(**kwargs)
         if num_views and self.batch_augments:
             raise ValueError(f'num_views={num_views}: views cannot be mixed by batch_augments')
+        if not 0 <= flip_prob <= 1:
+            raise ValueError(f'flip_prob={flip_prob!r}, expected a number between 0 and 1')
+        for name, number in (('crop_size', crop_size), ('num_views', num_views)):
+            if number is not None and not (isinstance(number, int) and number > 0):
+                raise ValueError(f'{name}={number!r}, expected a whole number, 1 or more, or None')
         self.crop_size = crop_size
         self.flip_prob = flip_prob
         self.num_views = num_views

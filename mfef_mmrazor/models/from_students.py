@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from mmengine.logging import print_log
-from mmpretrain.models.heads import ArcFaceClsHead, ClsHead, MultiLabelClsHead
+from mmpretrain.models.heads import ArcFaceClsHead, ClsHead, MultiLabelClsHead, MultiTaskHead
 from mmrazor.models.losses import DISTLoss, DKDLoss, KLDivergence
 from torch import nn
 
@@ -130,14 +130,21 @@ def _losses_per_label(method: type[OnlineDistiller], cfg: Cfg, defaults: dict[st
 
 
 def check_teaching(distiller: OnlineDistiller, students: Sequence[nn.Module]) -> None:
-    """Raise a ``ValueError`` if multi-label students cannot teach each other by this method.
+    """Raise a ``ValueError`` if the students cannot teach each other by this method.
 
-    That is the case if only some students are multi-label, if the number of labels is unknown, if
-    the method is defined for one label per image only, or if one of its losses compares softmaxes.
-    A warning names heads whose logits are different in training.
+    That is the case if a student has several tasks. It is also the case for multi-label students if
+    only some are, if the number of labels is unknown, if the method is defined for one label per
+    image only, or if one of its losses compares softmaxes. A warning names heads whose logits are
+    different in training.
     """
     for i, student in enumerate(students):
-        if isinstance(getattr(student, 'head', None), ArcFaceClsHead):
+        head = getattr(student, 'head', None)
+        if isinstance(head, MultiTaskHead):
+            raise ValueError(
+                f'student{i}: a MultiTaskHead has logits for each of its tasks, and methods are '
+                'defined for one: give the students the head of one task'
+            )
+        if isinstance(head, ArcFaceClsHead):
             print_log(
                 f'student{i}: the logits of an ArcFaceClsHead have a margin in training, and it is '
                 'these that the students teach each other',

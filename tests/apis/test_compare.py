@@ -9,6 +9,8 @@ import pytest
 from mmengine.config import Config
 
 from mfef_mmrazor.apis import compare, report, user_errors
+from mfef_mmrazor.apis.slurm import Slurm, log_of
+from mfef_mmrazor.apis.sweep import Sweep
 
 CONFIGS = Path(__file__).parents[2] / 'configs/mfef'
 DIGITS = (CONFIGS / 'mfef_resnet8-x2_1xb32-20e_digits.py').read_text()
@@ -157,6 +159,7 @@ def test_a_failed_run_is_reported_and_the_others_go_on(configs, variant, tmp_pat
 
     with pytest.raises(RuntimeError, match='1 of 1 runs failed: .*runs/broken/seed0/run.log'):
         compare([broken], [0], tmp_path / 'alone', cfg_options=SMALL)
+    assert 'the report was not renewed: no finished run' in capsys.readouterr().out
 
 
 def test_unlike_conditions_are_refused_by_name(configs, variant, tmp_path):
@@ -224,6 +227,62 @@ def test_a_dry_run_says_what_is_left_and_writes_nothing(compared, configs, varia
         last = capsys.readouterr().out.splitlines()[-1]
         assert last.startswith(left) and ('nothing to do' in last) == (left == '0 runs')
     assert {path: path.stat().st_mtime_ns for path in compared.rglob('*')} == before
+
+
+def test_a_dry_run_for_slurm_shares_nothing_out_here(compared, configs, capsys):
+    options = dict(cfg_options=SMALL, dry_run=True, slurm=Slurm('short'))
+    compare(configs, [0, 1, 2, 3], compared, **options)
+    last = ' '.join(capsys.readouterr().out.splitlines()[-1:])
+    assert last.startswith('4 runs, 4 at a time, on Slurm, partition short')
+    compare(configs, [0, 1, 2, 3], compared, jobs=3, **options)
+    assert capsys.readouterr().out.splitlines()[-1].startswith('4 runs, 3 at a time')
+
+
+@pytest.mark.parametrize(
+    ('part', 'value', 'message'),
+    [
+        ('model.distiller.tau', -1, 'tau=-1'),
+        ('model.students.0.backbone.depth', 9, '9'),
+        ('val_dataloader', None, 'nothing to compare by'),
+    ],
+)
+def test_what_cannot_be_trained_or_scored_is_refused_before_any_run(
+    part, value, message, configs, tmp_path
+):
+    options = {**SMALL, part: value}
+    if part == 'val_dataloader':
+        options = dict(val_dataloader=None, val_cfg=None, val_evaluator=None)
+    with pytest.raises((ValueError, KeyError), match=message):
+        compare(configs[:1], [0], tmp_path / 'run', cfg_options=options, dry_run=True)
+    if part == 'val_dataloader':
+        with pytest.raises(ValueError, match=message):
+            sweep = Sweep({'model.distiller.tau': [2, 3]})
+            compare(configs[:1], [0], tmp_path / 'run', cfg_options=options, sweep=sweep)
+
+
+def test_a_part_of_a_config_is_not_compared(configs, tmp_path):
+    part = CONFIGS.parent / '_base_/datasets/digits.py'
+    with pytest.raises(ValueError, match="digits.py has no 'model'"):
+        compare([configs[0], part], [0], tmp_path / 'run')
+
+
+@pytest.mark.parametrize('content', ['{"version": 2, "base', '[]', '{}', '{"entries": [1]}'])
+def test_a_damaged_comparison_is_named(content, compared, tmp_path):
+    shutil.copytree(compared, tmp_path / 'damaged')
+    path = tmp_path / 'damaged/comparison.json'
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f'{path} (is damaged|was not written by)'):
+        report(path.parent)
+
+
+def test_where_a_run_has_said_why_it_failed(tmp_path):
+    (tmp_path / 'slurm').mkdir()
+    (tmp_path / 'slurm/jobs.json').write_text('{"mfef/seed0": "12_3"}')
+    assert log_of(tmp_path, ('mfef', 0)) == tmp_path / 'slurm/12_3_0_log.out'
+    here = tmp_path / 'runs/mfef/seed0/run.log'
+    here.parent.mkdir(parents=True)
+    here.touch()
+    assert log_of(tmp_path, ('mfef', 0)) == here
 
 
 def test_other_mistakes(compared, configs, tmp_path):

@@ -33,6 +33,21 @@ def test_a_config_that_cannot_be_run(text, message, tmp_path):
         load_config(path)
 
 
+def test_a_config_in_a_folder_called_mmengine_that_is_no_python(tmp_path):
+    path = tmp_path / 'mmengine/broken.py'
+    path.parent.mkdir()
+    path.write_text('model = dict(\n')
+    with pytest.raises(ValueError, match=r'broken.py: .*never closed'):
+        load_config(path)
+
+
+@pytest.mark.parametrize(('name', 'text'), [('a.json', '{"model": '), ('a.yaml', 'model: [1')])
+def test_a_config_that_is_no_json_or_yaml(name, text, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f'{name}: '):
+        load_config(tmp_path / name)
+
+
 def test_an_error_in_a_users_module_has_its_place(tmp_path, monkeypatch):
     (tmp_path / 'my_losses.py').write_text('scale = 2\nhalf = scale / 0\n')
     monkeypatch.syspath_prepend(tmp_path)

@@ -91,6 +91,16 @@ def test_a_prefix_may_be_a_dict(nowhere):
         check_data(cfg, 'train_dataloader', 'val_dataloader')
 
 
+def test_a_prefix_may_be_in_the_home_folder(nowhere, monkeypatch):
+    monkeypatch.setenv('HOME', str(nowhere))
+    cfg = Config.fromfile(DATASETS / 'image_folder.py')
+    cfg.train_dataloader.dataset.update(data_root='', data_prefix='~/learn')
+    with pytest.raises(FileNotFoundError, match=f'not found: {nowhere}/learn'):
+        check_data(cfg, 'train_dataloader')
+    (nowhere / 'learn/cat').mkdir(parents=True)
+    check_data(cfg, 'train_dataloader')
+
+
 @pytest.mark.parametrize('name', ['image_folder', 'cifar10'])
 def test_data_on_another_host_is_not_looked_for(name):
     cfg = Config.fromfile(DATASETS / f'{name}.py')

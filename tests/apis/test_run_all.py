@@ -25,6 +25,27 @@ def test_a_machine_without_room_for_a_process_ends_the_command(monkeypatch, tmp_
         list(run_all.run_here([('dml', 0), ('dml', 1)], tmp_path, jobs=1))
 
 
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='no affinity')
+def test_processors_that_are_not_ours_are_not_shared_out(monkeypatch, tmp_path):
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        list(run_all.run_here([], tmp_path, jobs=1))
+    finally:
+        os.sched_setaffinity(0, before)
+    assert os.environ.pop('OMP_NUM_THREADS') == '1'
+
+
+def test_time_left_is_told_as_soon_as_a_round_is_over(monkeypatch, tmp_path, capsys):
+    runs = [('dml', seed) for seed in range(4)]
+    ended = iter([(run, True) for run in runs] * 2)
+    monkeypatch.setattr(run_all, 'run_here', lambda *_: iter([next(ended) for _ in runs]))
+    for jobs, expected in ((2, ' left'), (4, 'done')):
+        run_all.run_all(runs, tmp_path, jobs)
+        assert capsys.readouterr().out.splitlines()[1].endswith(expected)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == 'win32', reason='no signals')
 def test_a_run_saves_a_checkpoint_and_ends_when_the_command_is_killed(tmp_path):

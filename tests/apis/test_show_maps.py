@@ -109,3 +109,10 @@ def test_the_tool_prints_what_it_has_written(mfef, image, tmp_path):
 def test_an_unknown_student_is_named(mfef, image, tmp_path):
     with pytest.raises(ValueError, match="student '7'"):
         show_maps(mfef, [image], student='7', out=tmp_path / 'maps')
+
+
+def test_an_image_is_not_replaced_by_its_picture(mfef, image):
+    before = image.read_bytes()
+    with pytest.raises(ValueError, match=r'a.png would be replaced .* choose another out'):
+        show_maps(mfef, [image], out=image.parent)
+    assert image.read_bytes() == before and not (image.parent / 'index.html').exists()

@@ -1,6 +1,8 @@
 """Real runs of the shipped digits config, shrunken, through the API and through the tools."""
 
 import json
+import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from processes import run_script
 
 from mfef_mmrazor.apis import load_config, train, user_errors
 from mfef_mmrazor.apis import test as score
+from mfef_mmrazor.engine import ResultsHook
 from mfef_mmrazor.engine.results import device_name
 
 ROOT = Path(__file__).parents[2]
@@ -161,6 +164,28 @@ def test_a_start_from_another_runs_weights_is_no_resuming_of_it(finished, tmp_pa
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
     train(config(tmp_path, seed=1, **options), resume=True)
     assert results(tmp_path)['history'] == straight['history']
+
+
+def test_an_earlier_run_in_the_same_folder_is_not_taken_for_this_one(
+    finished, tmp_path, capsys, monkeypatch
+):
+    work_dir = tmp_path / 'used'
+    shutil.copytree(finished, work_dir)
+    train(config(work_dir), resume=True)
+    assert 'other settings' not in capsys.readouterr().out
+
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(ResultsHook, 'after_train_iter', interrupt)
+        train(config(work_dir, model__distiller__tau=5))
+    assert not (work_dir / 'results.json').exists()
+    train(config(work_dir, model__distiller__tau=5), resume=True)
+    assert re.search(
+        'epoch_2.pth, .* other settings: model.distiller.tau was not set, is 5',
+        capsys.readouterr().out,
+    )
 
 
 def test_resume_of_a_finished_run_writes_the_results_again(finished):

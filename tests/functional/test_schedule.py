@@ -16,5 +16,7 @@ def test_ramp_up_rises_and_can_be_switched_off():
     assert functional.sigmoid_ramp_up(0, 0) == 1.0
     with pytest.raises(ValueError, match='length is -1 epochs'):
         functional.sigmoid_ramp_up(0, -1)
+    with pytest.raises(ValueError, match='length is nan epochs'):
+        functional.sigmoid_ramp_up(0, float('nan'))
     with pytest.raises(ValueError, match="length is '80' epochs, expected a number"):
         functional.sigmoid_ramp_up(0, '80')

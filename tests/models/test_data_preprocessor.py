@@ -175,6 +175,19 @@ def test_images_that_are_not_square_stay_whole_without_a_crop_size(shape):
     assert same.flatten(1).any(dim=1).all()  # each is a window of its own image
 
 
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(flip_prob=50), 'flip_prob=50, expected a number between 0 and 1'),
+        (dict(crop_size=0), 'crop_size=0, expected a whole number, 1 or more'),
+        (dict(num_views=-1), 'num_views=-1, expected a whole number'),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        InMemoryDataPreprocessor(**options)
+
+
 def test_images_that_are_too_small_are_refused():
     with pytest.raises(ValueError, match=r'crop_size=32.*\(28, 28\)'):
         preprocessor()(batch_of(torch.zeros(2, 28, 28, 3, dtype=torch.uint8)), True)

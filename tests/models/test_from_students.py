@@ -292,3 +292,10 @@ def test_a_head_of_several_tasks_has_no_number_of_classes():
     heads = {name: dict(type='LinearClsHead', num_classes=k) for name, k in dict(a=3, b=5).items()}
     head = MultiTaskHead(heads, in_channels=64)
     assert number_of_classes(torch.nn.ModuleDict(dict(head=head))) is None
+
+
+def test_students_of_several_tasks_are_refused():
+    tasks = {name: dict(type='LinearClsHead', num_classes=k) for name, k in dict(a=3, b=5).items()}
+    several = dict(STUDENT, head=dict(type='MultiTaskHead', task_heads=tasks, in_channels=64))
+    with pytest.raises(ValueError, match='student0: a MultiTaskHead has logits for each'):
+        online([several] * 2, 'DMLDistiller')

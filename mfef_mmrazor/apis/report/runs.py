@@ -90,6 +90,7 @@ def numbers(stored: Sequence[tuple[Entry, dict[str, Any]]]) -> pd.DataFrame:
             seed=results['seed'],
             revision=results['git_revision'],
             device=results.get('device'),  # older ones do not say
+            processes=results.get('processes'),
         )
         cost = dict(train_seconds=results['train_seconds'], **results['deployed'])
         for name, scores in _predictors(results).items():

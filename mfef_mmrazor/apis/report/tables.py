@@ -42,6 +42,10 @@ The methods have different seeds, so their means are not over the same ones; eac
 UNLIKE_DEVICES = """\
 The runs are of different devices, which "cost" does not tell apart: {devices}.
 """
+UNLIKE_PROCESSES = """\
+The runs have different numbers of processes ({numbers}), so their steps are of different numbers of
+images.
+"""
 CALIBRATED = """\
 NLL: negative log-likelihood in nats; ECE: expected calibration error in percent, 15 bins. Between
 students: share of images that two of them label differently, in percent, and mean KL divergence of
@@ -123,6 +127,10 @@ def remarks(runs: pd.DataFrame, baseline: str, missing: Sequence[str]) -> list[s
     devices = runs['device'].dropna().unique()
     if len(devices) > 1:
         found.append(UNLIKE_DEVICES.format(devices='; '.join(devices)))
+    processes = sorted(runs['processes'].dropna().unique())
+    if len(processes) > 1:
+        numbers = ', '.join(f'{number:g}' for number in processes)
+        found.append(UNLIKE_PROCESSES.format(numbers=numbers))
     return found
 
 

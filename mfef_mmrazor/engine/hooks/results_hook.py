@@ -66,11 +66,13 @@ class ResultsHook(Hook):
         self._named: set[str] = set()  # loss terms that the log has a line for
 
     def before_train(self, runner: Runner) -> None:
-        """Add calibration to what validation measures.
+        """Add calibration to what validation measures, and remove an earlier run's results.
 
         And score the epoch a run is resumed from: its checkpoint was saved before it was scored.
         """
         self._skips = runner._resume
+        if not runner._resume and is_main_process():  # it would be of another run
+            Path(runner.work_dir, 'results.json').unlink(missing_ok=True)
         self.measure_calibration(runner)
         self.devices = list(dict.fromkeys([*self.devices, device_name()]))
         ((unit, over),) = position(runner).items()
@@ -194,6 +196,7 @@ class ResultsHook(Hook):
             config=Path(runner.cfg.filename or '').name,
             **{f'{unit}s': over},
             seed=runner.seed,
+            processes=runner.world_size,
             train_images=images,
             training_losses={k: round(x, 4) for k, x in self.training_losses(runner).items()},
             train_seconds=round(self.seconds, 1),

@@ -285,15 +285,19 @@ class OnlineDistill(BaseAlgorithm):
         views = inputs if isinstance(inputs, list) else [inputs] * len(self.students)
         wanted = len(self.students) + self.distiller.extra_views
         if isinstance(inputs, list) and len(views) != wanted:
+            fast = getattr(
+                self.data_preprocessor, 'num_views', None
+            )  # of an InMemoryDataPreprocessor
+            where = 'data_preprocessor.num_views' if fast else 'num_views of MultiView'
             raise ValueError(
                 f'the data pipeline gives {len(views)} views of an image for '
-                f'{len(self.students)} students: set num_views of MultiView to [{wanted}]'
+                f'{len(self.students)} students: set {where} to {wanted if fast else [wanted]}'
             )
         views, extra = views[: len(self.students)], views[len(self.students) :]
         if self.trunk and isinstance(inputs, list):
             raise ValueError(
                 'the data pipeline gives a view of an image for each student, but with '
-                'shared_stages they all go on from one map: drop MultiView or shared_stages'
+                'shared_stages they all go on from one map: make one view, or drop shared_stages'
             )
         self.distiller.prepare_recorders(self.students)
         outputs = []

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...cfg_type import Cfg
 from ..builder import build, nearest
+from ..losses.logit_losses import check_temperature
 from ..precision import full_precision
 from .online_distiller import OnlineDistiller, Records
 
@@ -90,9 +91,12 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
         connectors = {name: dict(cfg) for name, cfg in (connectors or {}).items()}
         self.inputs = {name: cfg.pop('inputs', None) for name, cfg in connectors.items()}
         self.mappings = loss_forward_mappings
-        self.ramped_losses = tuple(ramped_losses)
+        self.ramped_losses = tuple(_flat(ramped_losses))
         self.fused = fused
         self.connectors = ModuleDict({name: build(cfg) for name, cfg in connectors.items()})
+        for name, cfg in distill_losses.items():
+            if isinstance(cfg, dict):
+                check_temperature(f'{name}.tau', cfg.get('tau', 1))
         self.losses = ModuleDict({name: build(cfg) for name, cfg in distill_losses.items()})
         self._check()
 
@@ -146,6 +150,7 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
                     f'{name}: {kind}.forward takes {parameters}, the mapping gives '
                     f'{list(mapping)}: {error}'
                 ) from None
+        self._check_is_read()
 
     def _check_sources(self, reader: str, sources: Any, letters: tuple[str, ...]) -> None:
         recorders = self.recorder_cfgs[0]
@@ -169,6 +174,19 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
                 raise ValueError(
                     f'{reader}: student={source.get("student")!r}, expected one of {students}'
                 )
+
+    def _check_is_read(self) -> None:
+        arguments = [arg for mapping in self.mappings.values() for arg in mapping.values()]
+        sources = [source for arg in arguments for source in _flat(arg)]
+        read: set[str] = set()
+        while sources:
+            name = sources.pop().get('connector')
+            if name is not None and name not in read:
+                read.add(name)
+                sources += _flat(self.inputs[name])
+        for name, connector in self.connectors.items():
+            if name not in read and any(True for _ in connector.parameters()):
+                raise ValueError(f'connector {name!r}: no loss reads it, so it would never learn')
 
     def _check_circle(self, name: str, above: tuple[str, ...]) -> None:
         if name in above:
@@ -206,6 +224,8 @@ class _Step:
     def connect(self, name: str) -> Tensor:
         if name not in self.connected:
             output = self.distiller.connectors[name](self.read(self.distiller.inputs[name], {}))
+            while isinstance(output, (tuple, list)):  # as of mmpretrain's necks
+                output = output[-1]
             self.connected[name] = full_precision(output)
         return self.connected[name]
 

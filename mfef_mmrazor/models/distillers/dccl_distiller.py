@@ -140,8 +140,10 @@ class DCCLDistiller(OnlineDistiller):
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         self.num_classes = num_classes
         self.in_channels = stages_of_all(in_channels, len(self.stages), num_students)
-        if len(strides) != len(self.stages) - 1:
-            raise ValueError(f'strides={strides!r}, expected {len(self.stages) - 1} numbers')
+        number = len(self.stages) - 1
+        whole = isinstance(strides, Sequence) and all(isinstance(s, int) and s > 0 for s in strides)
+        if not whole or len(strides) != number:
+            raise ValueError(f'strides={strides!r}, expected {number} whole numbers, 1 or more')
         self.knowledge = ModuleList(
             CrossLayerKnowledge(self.in_channels, strides) for _ in range(num_students)
         )

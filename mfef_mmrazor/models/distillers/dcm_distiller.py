@@ -8,7 +8,7 @@ from mmrazor.registry import MODELS
 from torch import Tensor
 
 from ...cfg_type import Cfg
-from ..builder import build
+from ..builder import build, build_offering
 from ..losses.logit_losses import build_loss
 from ..precision import full_precision
 from .online_distiller import (
@@ -91,9 +91,9 @@ class DCMDistiller(OnlineDistiller):
         self.in_channels = stages_per_student(in_channels, len(HIDDEN_STAGES), num_students)
         self.classifiers = ModuleList(
             ModuleList(
-                build(
+                build_offering(
                     classifier,
-                    type='AuxiliaryClassifier',
+                    'AuxiliaryClassifier',
                     in_channels=c,
                     num_classes=num_classes,
                     num_stages=len(channels) - stage,

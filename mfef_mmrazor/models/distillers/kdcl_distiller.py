@@ -14,7 +14,7 @@ from ...functional import (
     weighted_logits,
 )
 from ..builder import nearest
-from ..losses.logit_losses import build_loss
+from ..losses.logit_losses import build_loss, check_weight
 from .online_distiller import LOGITS_ALONE, OnlineDistiller, Records
 
 TARGETS = dict(minlogit=minlogit_target, naive=naive_target, linear=linear_target)
@@ -85,8 +85,9 @@ class KDCLDistiller(OnlineDistiller):
         super().__init__(num_students, recorders, init_cfg=init_cfg)
         if variant not in VARIANTS:
             raise ValueError(
-                f'variant={variant!r}, expected one of {VARIANTS}{nearest(variant, VARIANTS)}'
+                f'variant={variant!r}, expected one of {VARIANTS}{nearest(str(variant), VARIANTS)}'
             )
+        check_weight('loss_weight', loss_weight)
         self.variant = variant
         self.weights: Tensor | None = None  # found anew before every epoch
         self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau, loss_weight=loss_weight)

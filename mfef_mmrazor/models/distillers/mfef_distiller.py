@@ -53,7 +53,8 @@ class MFEFDistiller(OnlineDistiller):
         loss_transfer: Fused classifier teaches each student; None for none.
         loss_ensemble: Mean of the students' logits teaches the fused classifier; None for none.
         loss_self: Each enhanced classifier teaches its own student; None for none.
-        loss_guide: Fused classifier teaches each enhanced classifier; None for none.
+        loss_guide: Fused classifier teaches each enhanced classifier; None for none. Neither this
+            nor ``loss_self`` is used without enhanced classifiers.
         loss_mutual: Students teach each other, over all pairs; None (the default) for none.
         loss_map: The fused map teaches each student's map; None (the default) for none.
         tau: Temperature of every term whose config does not set its own.

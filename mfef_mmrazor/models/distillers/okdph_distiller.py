@@ -12,7 +12,7 @@ from torch.func import functional_call
 from ...cfg_type import Cfg
 from ...functional import ensemble_logits
 from ..builder import build
-from ..losses.logit_losses import build_loss
+from ..losses.logit_losses import build_loss, check_weight
 from .online_distiller import (
     LOGITS_ALONE,
     OnlineDistiller,
@@ -21,6 +21,9 @@ from .online_distiller import (
     classification_loss,
     network_logits,
 )
+
+# arguments of mmpretrain's networks that save memory by running a part twice
+RECOMPUTES = ('with_cp', 'memory_efficient', 'use_checkpoint')
 
 
 @MODELS.register_module()
@@ -111,6 +114,7 @@ class OKDPHDistiller(OnlineDistiller):
                 raise ValueError(f'{name}={share}, expected a share between 0 and 1')
         if not isinstance(interval, int) or interval < 1:
             raise ValueError(f'interval={interval!r}, expected a whole number of steps, 1 or more')
+        check_weight('transfer_weight', transfer_weight)
         self.own_loss_weight = label_weight
         self.averaging = averaging
         self.interval = interval
@@ -131,14 +135,14 @@ class OKDPHDistiller(OnlineDistiller):
     def set_up(self, students: Sequence[BaseModel]) -> None:
         """Remember whose weights are averaged."""
         check_same_architecture(students, type(self).__name__)
-        if self.hybrid_learns and any(
-            getattr(part, 'with_cp', False) for part in students[0].modules()
-        ):
-            raise ValueError(
-                'with_cp=True in a student: what is recomputed in the backward pass has the '
-                'weights of student0, not the mean of all; set with_cp=False, or '
-                'hybrid_gradient=False'
-            )
+        for part in students[0].modules() if self.hybrid_learns else ():
+            for flag in RECOMPUTES:
+                if getattr(part, flag, False) is True:
+                    raise ValueError(
+                        f'{flag}=True in a student: what is recomputed in the backward pass has '
+                        f'the weights of student0, not the mean of all; set {flag}=False, or '
+                        'hybrid_gradient=False'
+                    )
         self.students = tuple(students)
 
     def compute_distill_losses(self, records: Records, labels: Tensor) -> dict[str, Tensor]:
@@ -179,6 +183,11 @@ class OKDPHDistiller(OnlineDistiller):
         """Logits of the hybrid network, (B, K)."""
         call = dict(data_samples=None, mode='tensor')
         network = self.students[0]
+        if any('forward' in vars(part) for part in network.modules()):
+            raise ValueError(
+                "activation_checkpointing: its modules would run with student0's weights, not with "
+                'the mean of all; leave it out of the config'
+            )
         outputs = functional_call(network, self.mean_weights(), (images,), call)
         return network_logits(network, outputs)
 

@@ -10,6 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
 from mmrazor.models.distillers.base_distiller import BaseDistiller
 from mmrazor.models.task_modules import RecorderManager
+from mmrazor.registry import TASK_UTILS
 from torch import Tensor, nn
 
 from ...cfg_type import Cfg
@@ -255,6 +256,11 @@ class OnlineDistiller(BaseDistiller):
                 if not {'type', 'source'} <= set(cfg):
                     raise KeyError(
                         f"recorder {name!r} needs a 'type' and a 'source', got {dict(cfg)}"
+                    )
+                if TASK_UTILS.get(f'{cfg["type"]}Recorder') is None:
+                    raise KeyError(
+                        f'recorder {name!r}: type={cfg["type"]!r}, expected the name of a recorder '
+                        "of mmrazor's, such as 'ModuleOutputs'"
                     )
                 if _is_of_module(cfg) and cfg['source'] not in modules:
                     raise KeyError(

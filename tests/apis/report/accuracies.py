@@ -13,8 +13,8 @@ def runs(block='', **accuracies):
     return pd.DataFrame(
         [
             dict(block=block, method=method, name=method, config=f'{method}_x.py', seed=seed,
-                 revision='r', device=None, predictor=STUDENTS, last=value,
-                 best=value + 9 - 3 * place,
+                 revision='r', device=None, processes=None, predictor=STUDENTS,
+                 last=value, best=value + 9 - 3 * place,
                  train_seconds=10.0 + 5 * place, parameters=1000, macs=2_000_000)
             for place, (method, values) in enumerate(accuracies.items())
             for seed, value in enumerate(values)

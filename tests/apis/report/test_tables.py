@@ -146,3 +146,11 @@ def test_different_devices_are_told_where_they_are_known(tmp_path):
     assert 'different devices' not in table(frame, 'a', tmp_path)  # what the others had is unknown
     frame.loc[frame['method'] == 'a', 'device'] = 'EPYC, 2 threads'
     assert 'does not tell apart: EPYC, 2 threads; A100, 1 thread.' in table(frame, 'a', tmp_path)
+
+
+def test_different_numbers_of_processes_are_told_where_they_are_known(tmp_path):
+    frame = runs(a=A, b=B)
+    frame.loc[frame['method'] == 'b', 'processes'] = 4
+    assert 'numbers of processes' not in table(frame, 'a', tmp_path)
+    frame.loc[frame['method'] == 'a', 'processes'] = 1
+    assert 'numbers of processes (1, 4)' in table(frame, 'a', tmp_path)

@@ -12,7 +12,12 @@ from mmpretrain.structures import DataSample
 from mmrazor.registry import MODELS
 from torch import nn
 
-from mfef_mmrazor.models import MapAdapter, MFEFDistiller, OnlineDistill
+from mfef_mmrazor.models import (
+    InMemoryDataPreprocessor,
+    MapAdapter,
+    MFEFDistiller,
+    OnlineDistill,
+)
 from mfef_mmrazor.models.builder import build
 from mfef_mmrazor.models.distillers.online_distiller import network_logits
 
@@ -94,6 +99,10 @@ def test_every_student_sees_its_own_view():
         losses['student1.loss'], model.loss(second, samples)['student1.loss']
     )
     assert losses['student1.loss'] != model.loss(first, samples)['student1.loss']
+    fast = online()
+    fast.data_preprocessor = InMemoryDataPreprocessor(num_views=3)
+    with pytest.raises(ValueError, match=r'set data_preprocessor.num_views to 2$'):
+        fast.loss([first, second, first], samples)
     with pytest.raises(ValueError, match=r'3 views .* 2 students: set num_views of MultiView'):
         model.loss([first] * 3, samples)
 
@@ -540,6 +549,12 @@ def test_it_is_built_from_a_config_and_from_built_parts():
             KeyError,
             "recorder 'feature': student0 has no module 'bakbone'; nearest: backbone",
         ),
+        (
+            [student()] * 2,
+            dict(MFEF, recorders=dict(feature=dict(type='ModuleOuputs', source='backbone'))),
+            KeyError,
+            "recorder 'feature': type='ModuleOuputs', expected the name of a recorder",
+        ),
     ],
 )
 def test_mistakes_are_named(students, distiller, error, message):
@@ -727,7 +742,7 @@ def test_views_and_different_networks_have_no_trunk():
     with pytest.raises(ValueError, match='have no trunk; set shared_stages'):
         OnlineDistill([student()] * 2, MFEF, mean_trunk_gradient=True)
     inputs, samples = batch()
-    with pytest.raises(ValueError, match='drop MultiView or shared_stages'):
+    with pytest.raises(ValueError, match='make one view, or drop shared_stages'):
         branches().loss([inputs, inputs], samples)
     with pytest.raises(ValueError, match='student1 are not built like those of student0'):
         OnlineDistill([student(8), student(14)], MFEF, shared_stages=2)

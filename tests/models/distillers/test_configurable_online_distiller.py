@@ -192,6 +192,21 @@ def test_under_autocast_what_connectors_give_is_of_full_precision():
         assert configured.fused_logits(recorded).dtype is torch.float32
 
 
+class InATuple(nn.Identity):
+    def forward(self, x):
+        return (super().forward(x),)
+
+
+def test_a_connector_may_give_a_tuple_as_necks_do():
+    read = dict(recorder='logits', student=0)
+    distiller = ConfigurableOnlineDistiller(
+        distill_losses=LOSS,
+        loss_forward_mappings=mapping(preds_S=dict(connector='same'), preds_T=read),
+        connectors=dict(same=dict(type=InATuple, inputs=read)),
+    )
+    assert distiller.compute_distill_losses(records(2), LABELS)['loss'].item() == 0
+
+
 @pytest.mark.parametrize('detach', [False, True])
 def test_detach_is_for_the_argument_that_says_so(detach):
     squared = ConfigurableOnlineDistiller(
@@ -290,6 +305,20 @@ MISTAKES = {
         'a <- b <- a',
     ),
     'ramped': (dict(ramped_losses=['los']), KeyError, "ramped_losses 'los'"),
+    'ramped as a string': (dict(ramped_losses='los'), KeyError, "ramped_losses 'los'.*: loss"),
+    'temperature': (
+        dict(distill_losses=dict(loss=dict(type='KLDivergence', tau=0))),
+        ValueError,
+        'loss.tau=0, but a temperature must be positive',
+    ),
+    'connector that nothing trains': (
+        dict(
+            connectors=dict(fused=dict(**FUSION, inputs=[dict(recorder='feature', student='all')])),
+            fused='fused',
+        ),
+        ValueError,
+        "connector 'fused': no loss reads it",
+    ),
     'fused': (dict(fused='classified'), KeyError, "fused 'classified'"),
 }
 

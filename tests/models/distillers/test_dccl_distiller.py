@@ -93,7 +93,9 @@ def test_parts_can_be_replaced():
             dict(in_channels=[[16, 32, 64], [8, 32, 64]]),
             'whole maps can be compared only where all students have the same channels',
         ),
-        (dict(strides=[2]), r'strides=\[2\], expected 2 numbers'),
+        (dict(strides=[2]), r'strides=\[2\], expected 2 whole numbers'),
+        (dict(strides=2), 'strides=2, expected 2 whole numbers'),
+        (dict(strides=[0, 2]), r'strides=\[0, 2\], expected 2 whole numbers, 1 or more'),
         (dict(tau=0), 'tau=0, but a temperature must be positive'),
     ],
 )

@@ -125,3 +125,22 @@ def test_impossible_options(options, message):
 def test_a_map_other_than_announced():
     with pytest.raises(ValueError, match=r'stage2 of student1 is \(5, 8, 4, 4\).*\[6, 6\]'):
         dcm([4, 6]).hidden_logits(caught_of([[4, 6], [4, 8]]))
+
+
+class TinyHead(nn.Linear):
+    """A user's own, without a number of stages."""
+
+    def __init__(self, in_channels, num_classes):
+        super().__init__(in_channels, num_classes)
+
+    def forward(self, x):
+        return super().forward(x.mean(dim=(2, 3)))
+
+
+def test_a_classifier_of_the_users_own_need_not_take_every_argument():
+    distiller = dcm([[8, 16]] * 2, classifier=dict(type=TinyHead))
+    assert [x.in_features for x in distiller.classifiers[0]] == [8, 16]
+    assert all(
+        loss.isfinite() for loss in
+        distiller.compute_distill_losses(caught_of([[8, 16]] * 2), LABELS).values()
+    )  # fmt: skip

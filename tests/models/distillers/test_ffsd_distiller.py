@@ -246,6 +246,7 @@ def test_large_maps_do_not_overflow_in_half_precision():
         (dict(in_channels=[32, 64]), r'in_channels=\[32, 64\], expected'),
         (dict(in_channels=[[4, 8, 16]] * 2 + [[8, 8, 16]]), 'all students have the same channels'),
         (dict(tau=0), 'tau=0, but a temperature must be positive'),
+        (dict(fusion_weight=-1), 'fusion_weight=-1, but a weight must be 0 or more'),
         (dict(ramp_up_epochs=-1), 'length is -1 epochs'),
     ],
 )

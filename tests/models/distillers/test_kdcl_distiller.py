@@ -104,6 +104,8 @@ def test_minlogit_refuses_mixed_labels():
     'options, message',
     [
         (dict(variant='minlogits'), r"'minlogits', expected one of \['minlogit'.*est: minlogit"),
+        (dict(variant=None), 'variant=None, expected one of'),
+        (dict(loss_weight=-1), 'loss_weight=-1, but a weight must be 0 or more'),
         (dict(tau=-1), 'tau=-1, but a temperature must be positive'),
     ],
 )

@@ -97,6 +97,7 @@ def test_another_embedding():
     'options, message',
     [
         (dict(in_channels=[64]), r'in_channels=\[64\] names 1 students, but there are 2'),
+        (dict(icl_weight=-1), 'icl_weight=-1, but a weight must be 0 or more'),
         (dict(temperature=0), 'temperature=0, but a temperature must be positive'),
         (dict(tau=0), 'tau=0, but a temperature must be positive'),
     ],

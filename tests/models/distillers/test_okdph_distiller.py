@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from reference import assert_same, cross_entropy, kd
 from tiny import SAMPLES, Tiny, by_hand, views
 from torch import nn
@@ -212,17 +213,33 @@ def test_students_start_from_the_same_weights_if_asked_for():
         OnlineDistill([student, student], distiller, shared_stages=1)
 
 
-def test_students_that_are_recomputed_in_the_backward_pass():
+@pytest.mark.parametrize(
+    'backbone, flag',
+    [
+        (dict(type='CifarResNet', depth=8), 'with_cp'),
+        (dict(type='CifarDenseNet', depth=10, growth_rate=4), 'memory_efficient'),
+    ],
+)
+def test_students_that_are_recomputed_in_the_backward_pass(backbone, flag):
     student = dict(
         type='mmpretrain.ImageClassifier',
-        backbone=dict(type='CifarResNet', depth=8, with_cp=True),
+        backbone=dict(backbone, **{flag: True}),
         neck=dict(type='GlobalAveragePooling'),
         head=dict(type='LinearClsHead', num_classes=5, in_channels=64),
     )
-    with pytest.raises(ValueError, match='with_cp=True in a student.*hybrid_gradient=False'):
+    with pytest.raises(ValueError, match=f'{flag}=True in a student.*hybrid_gradient=False'):
         OnlineDistill([student, student], dict(type='OKDPHDistiller'))
     for no_gradient in (dict(hybrid_gradient=False), dict(label_weight=1.0)):
         OnlineDistill([student, student], dict(type='OKDPHDistiller', **no_gradient))
+
+
+def test_a_run_that_recomputes_modules():
+    model = okdph()
+    turn_on_activation_checkpointing(model, ['peers.0.backbone'])
+    model.loss(views(3), SAMPLES)  # the hybrid network is run in the first student's modules
+    turn_on_activation_checkpointing(model, ['architecture.backbone'])
+    with pytest.raises(ValueError, match='activation_checkpointing: .* leave it out'):
+        model.loss(views(3), SAMPLES)
 
 
 def test_students_that_no_view_tells_apart_are_announced(log):
@@ -262,6 +279,7 @@ def test_a_run_of_the_shipped_config(tmp_path):
     [
         (dict(label_weight=1.5), 'label_weight=1.5, expected a share between 0 and 1'),
         (dict(averaging=-1), 'averaging=-1, expected a share'),
+        (dict(transfer_weight=-1), 'transfer_weight=-1, but a weight must be 0 or more'),
         (dict(interval=0), 'interval=0, expected a whole number of steps'),
         (dict(interval='epoch'), "interval='epoch', expected a whole number"),
         (dict(tau=0), 'tau=0, but a temperature must be positive'),

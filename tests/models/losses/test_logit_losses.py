@@ -249,6 +249,13 @@ def test_standardized_logits_forget_scale_and_shift():
     assert loss(a, b) > 0.01
 
 
+def test_logits_without_a_spread_do_not_drown_the_other_gradients():
+    teacher = leaves(2)[1]
+    student = torch.zeros_like(teacher, requires_grad=True)  # of a head that starts at zero
+    StandardizedKLDivergence()(student, teacher).backward()
+    assert 0 < student.grad.norm() < 100
+
+
 @pytest.mark.parametrize('tau', [1.0, 3.0])
 def test_bernoulli_kl_is_a_divergence_of_each_label(tau):
     student, teacher = leaves(2)
