@@ -285,9 +285,8 @@ class OnlineDistill(BaseAlgorithm):
         views = inputs if isinstance(inputs, list) else [inputs] * len(self.students)
         wanted = len(self.students) + self.distiller.extra_views
         if isinstance(inputs, list) and len(views) != wanted:
-            fast = getattr(
-                self.data_preprocessor, 'num_views', None
-            )  # of an InMemoryDataPreprocessor
+            # InMemoryDataPreprocessor makes the views itself
+            fast = getattr(self.data_preprocessor, 'num_views', None)
             where = 'data_preprocessor.num_views' if fast else 'num_views of MultiView'
             raise ValueError(
                 f'the data pipeline gives {len(views)} views of an image for '
