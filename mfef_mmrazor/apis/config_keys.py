@@ -99,7 +99,8 @@ def check_keys(cfg: Config) -> None:
     than are known (``**kwargs`` to the end, or a type that is not registered here). Helper
     variables of a config's own, at its top level, are left alone.
     """
-    for key in set(cfg.keys()) - KNOWN_KEYS:
+    imported = getattr(cfg, '_imported_names', set())  # classes that a pure-Python config names
+    for key in set(cfg.keys()) - KNOWN_KEYS - imported:
         likely = _likely(key, KNOWN_KEYS, cutoff=0.85)
         if likely:
             raise KeyError(

@@ -126,6 +126,17 @@ def _dataset_class(dataset: Cfg) -> Any:
     return (DATASETS.get(kind) if isinstance(kind, str) else kind) or object
 
 
+def swaps_colours(dataloader: Cfg) -> bool:
+    """Whether a data loader's ``InMemory``, inside any wrappers, turns RGB into BGR or back.
+
+    Its ``to_rgb`` is also on what stands for the data set where the stored one is not allowed.
+    """
+    dataset = dataloader.get('dataset') or {}
+    while 'to_rgb' not in dataset and ('dataset' in dataset or 'datasets' in dataset):
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    return bool(dataset.get('to_rgb'))
+
+
 def inner_datasets(dataset_cfg: Cfg | None) -> Iterator[Cfg]:
     """The data sets of a data loader's config, inside any wrappers."""
     inner = (dataset_cfg or {}).get('dataset', (dataset_cfg or {}).get('datasets'))

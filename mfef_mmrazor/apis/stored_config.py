@@ -28,7 +28,7 @@ from mmrazor.registry import MODELS
 
 from ..cfg_type import Cfg
 from .config_keys import registry_family
-from .data_checks import inner_datasets
+from .data_checks import inner_datasets, swaps_colours
 from .student_config import without_initial_weights
 
 # all that exporting reads of a config, besides the default scope. Of the data loaders it needs the
@@ -40,8 +40,8 @@ REGISTRIES = (MODELS, TRANSFORMS, BATCH_AUGMENTS, DATASETS, DATA_SAMPLERS, METRI
 RECORDERS = {  # mmrazor's others import what they record
     'FeatureMap', 'Logits', 'ModuleInputs', 'ModuleOutputs', 'Parameter',
 }  # fmt: skip
-PACKAGED = re.compile(r'([\w-]+)::(?!.*\.\.)[\w./-]+')  # a config of a package
-CODE = re.compile(r'[()\[\]{}\'"\\;=`\n]|\.(pkl|pickle|ya?ml)$', re.IGNORECASE)
+PACKAGED = re.compile(r'([\w-]+)::(?!/|.*\.\.)[\w./-]+')  # a config of a package
+CODE = re.compile(r'[()\[\]{}\'"\\;=`\n]|\.(p|pkl|pickle|ya?ml)$', re.IGNORECASE)
 
 
 def read_stored_config(text: str, checkpoint: Path, allow_imports: Sequence[str] = ()) -> Cfg:
@@ -69,10 +69,10 @@ def read_stored_config(text: str, checkpoint: Path, allow_imports: Sequence[str]
         modules = list(cfg['model'].get('students', ()))
         for name in DATALOADERS:
             for dataset in inner_datasets(stored.get(name)):
-                modules += dataset['pipeline']
+                pipeline = dataset.get('pipeline', ())
+                modules += pipeline
                 if name not in cfg:
-                    to_rgb = stored[name]['dataset'].get('to_rgb', False)  # of InMemory
-                    pipeline_alone = dict(pipeline=dataset['pipeline'], to_rgb=to_rgb)
+                    pipeline_alone = dict(pipeline=pipeline, to_rgb=swaps_colours(stored[name]))
                     cfg[name] = known.allows(stored[name]) or dict(dataset=pipeline_alone)
         for name in EVALUATORS:
             cfg[name] = known.allows(stored.get(name))

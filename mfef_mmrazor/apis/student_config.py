@@ -1,11 +1,13 @@
 """Turns the config of an online distillation into that of one student, as mmpretrain reads it."""
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.registry import DefaultScope, Registry
 from mmpretrain import get_model
@@ -17,7 +19,7 @@ from ..datasets.image_folder import EXTENSIONS
 from ..models.builder import scope_and_class
 from ..models.students import resolve_student
 from .completion import is_called
-from .data_checks import inner_datasets
+from .data_checks import inner_datasets, swaps_colours
 
 
 def deployed_student(
@@ -65,7 +67,9 @@ def test_part(cfg: Cfg, classes: Sequence[str] | None, pipeline: list[Cfg]) -> C
         dataset = {'extensions': EXTENSIONS, **dataset, 'type': 'CustomDataset'}
     metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     served = [_is_mmpretrains(METRICS, metric) for metric in metrics]
-    if all([_is_mmpretrains(DATASETS, dataset), *served]) and _loaders(image_pipeline(cfg)):
+    plain = not {'dataset', 'datasets'} & set(dataset)  # a wrapper takes no pipeline
+    usable = [plain, _is_mmpretrains(DATASETS, dataset), *served]
+    if all(usable) and _loaders(image_pipeline(cfg)):
         loader['dataset'] = dict(dataset, pipeline=pipeline)
         return dict(test_dataloader=loader, test_cfg={}, test_evaluator=evaluator)
     stub = dict(type='CustomDataset', classes=classes, pipeline=pipeline)
@@ -83,7 +87,7 @@ def _preprocessor(cfg: Cfg) -> Cfg:
     return (
         model.get('data_preprocessor')
         or cfg.get('data_preprocessor')
-        or model['students'][0].get('data_preprocessor')
+        or resolve_student(model['students'][0]).get('data_preprocessor')
         or {}
     )
 
@@ -98,7 +102,7 @@ def preprocessor_config(cfg: Cfg) -> Cfg:
     if found['type'].endswith(views_or_batches):  # one view of one image is left
         found['type'] = 'mmpretrain.ClsDataPreprocessor'
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
-    if (loader.get('dataset') or {}).get('to_rgb'):  # of an InMemory data set
+    if swaps_colours(loader):
         found['to_rgb'] = not found.get('to_rgb', False)
     if not _loaders(image_pipeline(cfg)):
         # trained on RGB images from memory; files are read as BGR
@@ -110,7 +114,7 @@ def image_pipeline(cfg: Cfg, *dataloaders: str) -> list[Cfg]:
     """The transforms of the first of the data loaders that is there, by default those of tests."""
     for name in dataloaders or ('test_dataloader', 'val_dataloader'):
         for dataset in inner_datasets(cfg.get(name)):
-            pipeline = [_mmcv(transform) for transform in dataset['pipeline']]
+            pipeline = [_mmcv(transform) for transform in dataset.get('pipeline', ())]
             found = _preprocessor(cfg)
             if is_called(found.get('type'), 'InMemoryDataPreprocessor'):  # which has done the rest
                 size = found.get('crop_size')
@@ -164,7 +168,13 @@ def _mmcv(transform: Cfg) -> Cfg:
 
 
 def _loaders(pipeline: list[Cfg]) -> list[Cfg]:
-    return [transform for transform in pipeline if 'LoadImage' in transform['type']]
+    return [transform for transform in pipeline if _is_loader(transform)]
+
+
+def _is_loader(transform: Cfg) -> bool:
+    kind = TRANSFORMS.get(transform['type'])
+    own = inspect.isclass(kind) and issubclass(kind, LoadImageFromFile)
+    return own or 'LoadImage' in transform['type']
 
 
 def input_shape(cfg: Cfg) -> tuple[int, int, int]:
@@ -206,7 +216,7 @@ def without_initial_weights(cfg: Any) -> Any:
         return {
             key: without_initial_weights(value)
             for key, value in cfg.items()
-            if key not in ('init_cfg', 'pretrained')
+            if key not in ('init_cfg', 'pretrained', 'teacher_ckpt', 'float_checkpoint')
         }
     if isinstance(cfg, (list, tuple)):
         return type(cfg)(without_initial_weights(item) for item in cfg)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Any
 
 from mmcv.transforms import LoadImageFromFile
@@ -67,9 +68,15 @@ class ImageFolder(CustomDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Paths and labels of all files."""
-        if self.num_classes is not None and not self.ann_file:
+        if self.with_label and not self.ann_file:
             classes, _ = find_folders(self.img_prefix)
-            if len(classes) != self.num_classes:
+            hidden = [name for name in classes if name.startswith('.')]
+            if hidden:
+                raise ValueError(
+                    f'{self.img_prefix} has the hidden folder {hidden[0]}, which would be a class: '
+                    'remove it'
+                )
+            if self.num_classes is not None and len(classes) != self.num_classes:
                 raise ValueError(
                     f'{self.img_prefix} has {len(classes)} class folders '
                     f'({", ".join(classes[:5])}{", ..." * (len(classes) > 5)}), expected '
@@ -85,6 +92,11 @@ class ImageFolder(CustomDataset):
                         f'(num_classes={self.num_classes})'
                     )
         return samples
+
+    def is_valid_file(self, filename: str) -> bool:
+        """Whether a path below its class is called like a picture, and in no hidden folder."""
+        folders = Path(filename).parts[:-1]
+        return super().is_valid_file(filename) and not any(x.startswith('.') for x in folders)
 
     def filter_data(self) -> list[dict[str, Any]]:
         """Without the broken ones, if they are to be skipped."""

@@ -96,11 +96,17 @@ def _load_fitting(network: nn.Module, namings: Iterable[Weights], path: str, nam
     loaded = {*fitting, *_load_resized(network, best, expected)}
     network.load_state_dict(fitting, strict=False)
     left = [key for key in expected if key not in loaded]
+    deeper = [
+        key
+        for key, value in best.items()
+        if key.startswith('backbone.') and value.is_floating_point() and key not in expected
+    ]
     print_log(
         f'{name}: loaded {len(loaded)} of {len(expected)} weights from {path}'
-        + (f'; initialised anew: {shortened(left)}' if left else ''),
+        + (f'; initialised anew: {shortened(left)}' if left else '')
+        + (f'; not in this network: {shortened(deeper)}' if deeper else ''),
         logger='current',
-        level=logging.WARNING if left else logging.INFO,
+        level=logging.WARNING if left or deeper else logging.INFO,
     )
 
 
@@ -195,8 +201,10 @@ def _fitting(weights: Weights, expected: Weights) -> Weights:
 
 def _namings(weights: Weights, network: nn.Module) -> Iterator[Weights]:
     """The weights under every set of names that they may be meant by."""
+    for wrapper in ('module.', '_orig_mod.'):  # of DataParallel, of torch.compile
+        weights = {key.removeprefix(wrapper): value for key, value in weights.items()}
     yield weights
-    for prefix in ('module.', 'architecture.', 'backbone.'):
+    for prefix in ('architecture.', 'backbone.'):
         yield {key.removeprefix(prefix): value for key, value in weights.items()}
     yield {f'backbone.{key}': value for key, value in weights.items()}
     kinds = {kind.__name__ for kind in type(getattr(network, 'backbone', None)).__mro__}

@@ -35,7 +35,7 @@ def build_student(index: int, student: Cfg | BaseModel, pretrained: str | None =
     name = f'student{index}'
     if isinstance(student, dict):
         cfg, own = split_initial_weights(resolve_student(student))
-        pretrained = own or pretrained
+        pretrained = own or (None if has_own_backbone(cfg) else pretrained)
         try:
             student = build(copy.deepcopy(cfg))  # mmpretrain changes what it gets
         except ImportError as error:
@@ -110,6 +110,12 @@ def resolve_student(cfg: Cfg) -> Cfg:
     merged = Config(dict(model=model))
     merged.merge_from_dict(dict(model=rest))
     return merged.model.to_dict()
+
+
+def has_own_backbone(cfg: Cfg) -> bool:
+    """Whether a student's config names a checkpoint for its backbone."""
+    init = (cfg.get('backbone') or {}).get('init_cfg')
+    return isinstance(init, dict) and init.get('type') == 'Pretrained'
 
 
 def split_initial_weights(cfg: Cfg) -> tuple[Cfg, str | None]:

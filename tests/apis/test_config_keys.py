@@ -119,3 +119,16 @@ def test_a_pattern_of_no_parameter_is_warned_of(capsys):
     assert "custom_keys: 'distillre' is in no name of a parameter" in said
     assert 'nearest: distiller' in said and "'backbon.layer'" in said
     assert said.count('changes nothing') == 2
+
+
+def test_a_class_that_a_pure_python_config_imports_is_not_a_key(tmp_path):
+    path = tmp_path / 'pure.py'
+    path.write_text(
+        'from mmengine.visualization import LocalVisBackend, Visualizer\n'
+        'visualizer = dict(type=Visualizer, vis_backends=[dict(type=LocalVisBackend)])\n'
+        'optim_wraper = dict()\n'
+    )
+    with pytest.raises(KeyError, match="unknown top-level key 'optim_wraper'"):
+        load_config(path)
+    path.write_text(path.read_text().replace('optim_wraper', 'optim_wrapper'))
+    assert load_config(path).visualizer.type

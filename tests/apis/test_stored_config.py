@@ -51,6 +51,12 @@ def test_what_exporting_does_not_read_is_dropped():
     in_memory = dict(type='InMemory', dataset=SMALL['test_dataloader']['dataset'], to_rgb=True)
     found = read(test_dataloader=dict(dataset=in_memory))
     assert found['test_dataloader']['dataset']['to_rgb']  # else the colours would be swapped
+    found = read(test_dataloader=dict(dataset=dict(type='KFoldDataset', dataset=in_memory)))
+    assert found['test_dataloader']['dataset']['to_rgb']
+    unprepared = dict(type='InMemory', dataset=dict(type='Digits'))  # which needs no pipeline
+    assert (
+        read(test_dataloader=dict(dataset=unprepared))['test_dataloader']['dataset'] == unprepared
+    )
     found = read(val_evaluator=[CALL], test_evaluator=dict(type='Accuracy'))
     assert found['val_evaluator'] is None and found['test_evaluator'] == dict(type='Accuracy')
     found = read(test_dataloader=dict(dataset=dict(SMALL['test_dataloader']['dataset']), x=CALL))
@@ -65,8 +71,9 @@ def test_a_student_of_a_package_is_named_by_its_config():
 
 def test_initial_weights_are_dropped():
     student = dict(
-        type='mmpretrain.ImageClassifier', pretrained='x.pth', init_cfg=dict(type='Kaiming')
-    )
+        type='mmpretrain.ImageClassifier', pretrained='x.pth', init_cfg=dict(type='Kaiming'),
+        teacher_ckpt='x.pth', float_checkpoint='x.pth',
+    )  # fmt: skip
     found = read(model=dict(type='OnlineDistill', students=[student]))
     assert found['model']['students'] == [dict(type='mmpretrain.ImageClassifier')]
 
@@ -90,12 +97,14 @@ REFUSED = {
     'a config elsewhere': dict(cfg_path='somewhere::x.py'),
     'a config of a package, elsewhere': dict(cfg_path='mmpretrain::../x.py'),
     'a config in a file': dict(cfg_path='/x.py'),
+    'a config of a package, in a file': dict(cfg_path='mmpretrain::/proc/self/cwd/x.py'),
     'a call': dict(type='ReLU', dtype='x()'),
     'an item': dict(type='ReLU', dtype='x[0]'),
     'a template': dict(type='ReLU', dtype='{{ fileDirname }}'),
     'a key': {'type': 'ReLU', "x'": 1},
     'a recorder of functions': dict(type='FunctionOutputs', source='os.system'),
     'a pickle that a class loads': dict(type='ReLU', answer_list_path='http://x/a.PKL'),
+    'a pickle of another name': dict(type='ReLU', split_file='http://x/refs.p'),
     'a YAML file that a class loads': dict(type='ReLU', units='/x/units.yml'),
     'code of a stranger': dict(type='ReLU', trust_remote_code=True),
     'bytes': dict(type='ReLU', x=b'1'),

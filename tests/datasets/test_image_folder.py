@@ -46,6 +46,19 @@ def test_broken_pictures_are_left_out_and_the_others_keep_their_labels(tree):
     assert whole.metainfo['classes'] == ('a', 'b', 'c')
 
 
+def test_hidden_folders_are_neither_classes_nor_searched(tree):
+    (tree / 'a/.ipynb_checkpoints').mkdir()
+    (tree / 'a/more').mkdir()
+    for folder in ('.ipynb_checkpoints', 'more'):
+        (tree / 'a/000.jpg').rename(tree / 'a' / folder / '000.jpg')
+        shutil.copy(tree / 'a' / folder / '000.jpg', tree / 'a/000.jpg')
+    assert len(ImageFolder(data_root=str(tree))) == 13 + 1
+    assert len(ImageFolder(data_root=str(tree), with_label=False)) == 13 + 1
+    (tree / '.ipynb_checkpoints').mkdir()
+    with pytest.raises(ValueError, match='hidden folder .ipynb_checkpoints, which would be a cl'):
+        ImageFolder(data_root=str(tree))
+
+
 def test_a_class_without_a_whole_picture_is_still_a_class(tree):
     for path in (tree / 'b').iterdir():
         path.write_bytes(b'')

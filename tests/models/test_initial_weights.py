@@ -1,5 +1,6 @@
 """One plain checkpoint starts a network, under the names of several libraries."""
 
+import copy
 import re
 
 import pytest
@@ -39,8 +40,9 @@ def saved(content, tmp_path):
         lambda weights: dict(state_dict=weights, meta=dict(epoch=3)),
         lambda weights: dict(model={f'module.{k}': v for k, v in weights.items()}),
         lambda weights: dict(state_dict={f'architecture.{k}': v for k, v in weights.items()}),
+        lambda weights: {f'module._orig_mod.architecture.{k}': v for k, v in weights.items()},
     ],
-    ids=['bare', 'mmengine', 'parallel', 'first student'],
+    ids=['bare', 'mmengine', 'parallel', 'first student', 'parallel, compiled, first student'],
 )
 def test_what_libraries_wrap_weights_in(wrap, tmp_path, log):
     source, network = small(), small()
@@ -51,11 +53,21 @@ def test_what_libraries_wrap_weights_in(wrap, tmp_path, log):
     assert log[-1].startswith(f'student1: loaded {number} of {number} weights from')
 
 
+def test_a_deeper_network_is_told(tmp_path, log):
+    deeper = small()
+    deeper.backbone.layer1.add_module('1', copy.deepcopy(deeper.backbone.layer1[0]))
+    load_initial_weights(small(), saved(deeper.state_dict(), tmp_path), 'student0')
+    assert '; not in this network: backbone.layer1.1.conv1.weight' in log[-1]
+
+
 def test_a_backbone_alone_and_a_head_for_other_classes(tmp_path, log):
     source, network = small(), small(num_classes=7)
     bare = saved(source.backbone.state_dict(), tmp_path)
     load_initial_weights(network, bare, 'student0')
     assert torch.equal(network.backbone.conv1.weight, source.backbone.conv1.weight)
+    assert log[-1].endswith('initialised anew: head.fc.weight, head.fc.bias')
+    parallel = {f'module.{key}': value for key, value in source.backbone.state_dict().items()}
+    load_initial_weights(network, saved(parallel, tmp_path), 'student0')
     assert log[-1].endswith('initialised anew: head.fc.weight, head.fc.bias')
     before = network.head.fc.weight.clone()
     load_initial_weights(network, saved(source.state_dict(), tmp_path), 'student0')

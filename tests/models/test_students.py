@@ -57,3 +57,15 @@ def test_one_config_can_be_given_twice():
     first, second = (build_student(i, cfg) for i in range(2))
     assert first.data_preprocessor.batch_augments.probs == [0.5, 0.5]
     assert second.data_preprocessor.batch_augments.probs == [0.5, 0.5]
+
+
+def test_a_backbones_own_checkpoint_comes_before_that_of_all_students(tmp_path):
+    backbone = dict(type='CifarResNet', depth=8)
+    network = dict(type='mmpretrain.ImageClassifier', backbone=backbone)
+    own, common = (build_student(0, network).backbone.state_dict() for _ in range(2))
+    for name, weights in (('own', own), ('common', common)):
+        torch.save({f'backbone.{k}': v for k, v in weights.items()}, tmp_path / f'{name}.pth')
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'own.pth'), prefix='backbone.')
+    student = dict(network, backbone=dict(backbone, init_cfg=init))
+    found = build_student(0, student, str(tmp_path / 'common.pth')).backbone.state_dict()
+    assert all(torch.equal(value, own[key]) for key, value in found.items())
