@@ -16,15 +16,17 @@ def here_to_stay() -> Iterator[None]:
 
     There are about a million of them. Searching them takes a second or two during the import, and a
     third of a second whenever mmengine starts a collection, as it does for every data set. At exit
-    they are collected as usual, since some extensions then count the objects that are left.
+    they are collected as usual, since some extensions then count the objects that are left. If
+    torch was imported before, there may be models already, which must stay collectable.
     """
-    collecting = gc.isenabled()
+    fresh, collecting = 'torch' not in sys.modules, gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
-        atexit.register(gc.unfreeze)
+        if fresh:
+            gc.freeze()
+            atexit.register(gc.unfreeze)
         if collecting:
             gc.enable()
 

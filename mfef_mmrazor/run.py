@@ -26,7 +26,8 @@ def main() -> None:
     sys.argv = [arg.replace('--local-rank', '--local_rank') for arg in sys.argv[1:]]
     sys.path[0] = str(script.resolve().parent)
     with user_errors():
-        compat.init_cpu_processes('slurm' if 'slurm' in sys.argv else 'pytorch')
+        slurm = any(arg.rpartition('=')[2] == 'slurm' for arg in sys.argv)
+        compat.init_cpu_processes('slurm' if slurm else 'pytorch')
         compat.lend_pkg_resources()
         mmcls_names.use_mmpretrain()
         runpy.run_path(str(script), run_name='__main__')

@@ -1,10 +1,12 @@
 """Reads checkpoints as data: a file that would run code when it is read is refused."""
 
+import io
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine import fileio
 from mmengine.runner.checkpoint import CheckpointLoader
 
 WAY_OUT = 'where it comes from, save only its tensors: torch.save(model.state_dict(), PATH)'
@@ -13,7 +15,8 @@ WAY_OUT = 'where it comes from, save only its tensors: torch.save(model.state_di
 def safe_load(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint's tensors and plain values; nothing in the file is run.
 
-    Besides these, only the log that stock mmengine stores is read (see ``compat.py``).
+    Besides these, only the log that stock mmengine stores is read, by torch 2.6 or newer (see
+    ``compat.py``).
 
     Args:
         path: Of a file, or a URL that mmengine reads.
@@ -36,7 +39,10 @@ def safe_load(path: str | Path) -> dict[str, Any]:
     if not remote and not Path(path).expanduser().is_file():
         raise FileNotFoundError(f'checkpoint not found: {path}')
     try:
-        if remote:
+        if str(path).startswith(('s3://', 'petrel://')):  # mmengine leaves the mode to torch
+            content = io.BytesIO(fileio.get(str(path)))
+            stored = torch.load(content, map_location='cpu', weights_only=True)
+        elif remote:
             stored = CheckpointLoader.load_checkpoint(str(path), 'cpu', 'silent')
         else:
             stored = torch.load(Path(path).expanduser(), map_location='cpu', weights_only=True)

@@ -1,6 +1,7 @@
 """What an import brings in, and what it puts off."""
 
 import math
+import subprocess
 import sys
 
 import numpy as np
@@ -21,9 +22,27 @@ print([name for name in {PUT_OFF} if name in sys.modules])
 
 
 def test_what_is_put_off_is_not_there_and_nothing_is_searched_for_garbage(tmp_path):
-    done = run_python(tmp_path, '-c', CODE)
+    done = subprocess.run([sys.executable, '-c', CODE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == ['True', '[]']
+
+
+LATE = """
+import gc, weakref
+import torch
+class Model: pass
+model = Model()
+model.itself, alive = model, weakref.ref(model)
+import mfef_mmrazor
+del model
+gc.collect()
+print(alive() is None and gc.isenabled())
+"""
+
+
+def test_a_model_that_was_there_before_can_be_collected(tmp_path):
+    done = run_python(tmp_path, '-c', LATE)
+    assert done.stdout.splitlines()[-1:] == ['True'], done.stderr
 
 
 def test_architecture_search_finds_its_libraries_when_it_needs_them():

@@ -122,6 +122,20 @@ def test_mmrazors_own_distillation_trains_and_resumes(kd_config, tmp_path):
     assert 'backbone.conv1.weight' in weights and not any('teacher' in key for key in weights)
 
 
+@pytest.mark.parametrize('launcher', [['--launcher', 'slurm'], ['--launcher=slurm']])
+def test_slurms_variables_are_read_where_it_is_the_launcher(launcher, tmp_path, monkeypatch):
+    (tmp_path / 'script.py').write_text('')
+    asked = []
+    monkeypatch.setattr(run.compat, 'init_cpu_processes', asked.append)
+    monkeypatch.setattr(run.compat, 'lend_pkg_resources', lambda: None)  # for the whole process
+    monkeypatch.setattr(run.mmcls_names, 'use_mmpretrain', lambda: None)
+    for args in ([], launcher):
+        monkeypatch.setattr(sys, 'path', [*sys.path])
+        monkeypatch.setattr(sys, 'argv', ['run.py', str(tmp_path / 'script.py'), *args])
+        run.main()
+    assert asked == ['pytorch', 'slurm']
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [

@@ -1,8 +1,11 @@
 """Files that are not checkpoints, or only in part; those that would run code are in apis/."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from mmengine import fileio
 from mmengine.logging import HistoryBuffer
 
 from mfef_mmrazor.safe_load import safe_load, weights_of
@@ -52,3 +55,16 @@ def test_every_torn_file_is_named(tmp_path):
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='checkpoint not found: .*nowhere.pth'):
         safe_load(tmp_path / 'nowhere.pth')
+
+
+def test_a_file_in_a_cloud_is_read_as_data_too(monkeypatch):
+    def stored(content):
+        file = io.BytesIO()
+        torch.save(content, file)
+        monkeypatch.setattr(fileio, 'get', lambda path: file.getvalue())
+
+    stored(dict(w=torch.ones(2)))
+    assert torch.equal(safe_load('s3://bucket/a.pth')['w'], torch.ones(2))
+    stored(dict(w=pytest.fail))
+    with pytest.raises(ValueError, match='s3://bucket/a.pth is refused: reading it would call'):
+        safe_load('s3://bucket/a.pth')

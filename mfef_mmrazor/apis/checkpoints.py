@@ -159,7 +159,7 @@ def check_model(cfg: Config, stored: dict[str, Any] | None = None) -> nn.Module:
     stored = read(path) if stored is None else stored
     cfg.model = as_when_saved(cfg.model, stored)
     if cfg.get('resume'):
-        warn_of_another_model(cfg.model, stored, path)
+        warn_of_other_settings(cfg, stored, path)
     model = _built(cfg.model, cfg)
     _load_weights(model, stored, f'{path} is not a checkpoint of the model in this config')
     if cfg.get('resume') and 'config' in stored.get('meta', {}):
@@ -178,15 +178,17 @@ def check_model(cfg: Config, stored: dict[str, Any] | None = None) -> nn.Module:
     return model
 
 
-def warn_of_another_model(model_cfg: Cfg, stored: dict[str, Any], path: str | Path) -> None:
-    """Warn if the run to resume had other settings in its model: it may be an earlier run."""
+def warn_of_other_settings(cfg: Config, stored: dict[str, Any], path: str | Path) -> None:
+    """Warn if the run to resume had another model, data or optimizer: it may be an earlier run."""
     try:
-        was = as_when_saved(literals(stored['meta']['cfg'], Path(path))['model'], stored)
+        was = literals(stored['meta']['cfg'], Path(path))
+        was['model'] = as_when_saved(was['model'], stored)
     except (KeyError, ValueError):  # not written by mmengine, or with more than plain values
         return
     unlike = [
         f'{key} was {reprlib.repr(a)}, is {reprlib.repr(b)}'
-        for key, a, b in differences(was, model_cfg, 'model')
+        for part in ('model', 'train_dataloader', 'optim_wrapper')
+        for key, a, b in differences(was.get(part), cfg.get(part), part)
         if all(x is NOT_SET or x is None or isinstance(x, PLAIN) for x in (a, b))
     ]
     if unlike:

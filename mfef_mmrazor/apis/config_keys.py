@@ -99,7 +99,8 @@ def check_keys(cfg: Config) -> None:
     than are known (``**kwargs`` to the end, or a type that is not registered here). Helper
     variables of a config's own, at its top level, are left alone.
     """
-    imported = getattr(cfg, '_imported_names', set())  # classes that a pure-Python config names
+    # classes that a pure-Python config names
+    imported: set[str] = getattr(cfg, '_imported_names', set())
     for key in set(cfg.keys()) - KNOWN_KEYS - imported:
         likely = _likely(key, KNOWN_KEYS, cutoff=0.85)
         if likely:

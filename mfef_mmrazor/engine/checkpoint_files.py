@@ -173,7 +173,8 @@ def _candidates(work_dir: Path, elsewhere: Path, named: str) -> list[Path]:
     if named:
         # as it stands, or, if the work dir was moved, under the same name here
         here = work_dir / Path(named).name
-        first = [here if here.is_file() else work_dir / named]  # joining keeps an absolute path
+        moved = Path(named).is_absolute() and here.is_file()
+        first = [here if moved else work_dir / named]  # joining keeps an absolute path
     folders = dict.fromkeys([work_dir, elsewhere, *(path.parent for path in first)])
     found = [
         path

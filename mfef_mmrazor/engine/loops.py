@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import broadcast, get_world_size
 from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.runner import BaseLoop, TestLoop, ValLoop, autocast
 from mmrazor.registry import LOOPS
-from torch import Tensor
 
 from ..models.algorithms.online_distill import Predictions
 from ..models.data_samples import labels_of
-from .unwrap import averaging_hook, unwrapped
+from .unwrap import unwrapped
 
 
 class PredictorsEvaluator:
@@ -83,26 +81,6 @@ class _PredictorsLoop(BaseLoop):
             raise ValueError(f"{self.stage}_cfg.dtype={dtype!r}, expected 'bfloat16' or nothing")
         self.dtype = torch.bfloat16 if dtype else None
         self.evaluator = PredictorsEvaluator(self.evaluator)
-        self.own_buffers: list[tuple[Tensor, Tensor]] = []  # and the values that they had
-
-    def run(self) -> dict[str, float]:
-        """Score with the batch-norm statistics of the first process: those are saved."""
-        if get_world_size() > 1:
-            averaging = averaging_hook(self.runner)  # it puts in its own, in before_*_epoch
-            models = [unwrapped(self.runner.model), *([averaging.ema_model] if averaging else [])]
-            self.own_buffers = [(x, x.clone()) for model in models for x in model.buffers()]
-            for buffer, _ in self.own_buffers:
-                broadcast(buffer)
-        try:
-            return super().run()
-        finally:
-            self.give_back_buffers()
-
-    def give_back_buffers(self) -> None:
-        """Go on with the statistics that this process had."""
-        for buffer, own in self.own_buffers:
-            buffer.copy_(own)
-        self.own_buffers = []
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:

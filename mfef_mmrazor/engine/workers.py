@@ -8,9 +8,19 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.runner import Runner
 from mmengine.runner.loops import _InfiniteDataloaderIterator
 
+from .position import by_iterations
 
-def restart_workers(loop: Any) -> None:
-    """Start the workers of an infinite sampler anew, which start before any hook is called."""
+
+def restart_workers(runner: Runner) -> None:
+    """Start workers anew that have started already, before signals were kept from them.
+
+    They are those of persistent loaders, and of a training by iterations, which start with it.
+    """
+    loop: Any = runner.train_loop
+    for loader in (loop.dataloader, *([runner.val_loop.dataloader] if runner.val_loop else [])):
+        loader._iterator = None
+    if not by_iterations(runner) or not loop.dataloader.num_workers:
+        return
     for sampler in (loop.dataloader.sampler, loop.dataloader.batch_sampler.sampler):
         if isinstance(sampler, InfiniteSampler):
             sampler.indices = sampler._indices_of_rank()

@@ -107,6 +107,9 @@ def test_a_moved_folder_and_another_out_dir(tmp_path):
     for named in ('../out/new/epoch_2.pth', str(tmp_path / 'out' / 'new' / 'epoch_2.pth')):
         pointer.write_text(named)
         assert newest_checkpoint(tmp_path / 'new').samefile(tmp_path / 'out/new/epoch_2.pth')
+    save(tmp_path / 'new' / 'epoch_2.pth')  # of an earlier run that had no out_dir
+    pointer.write_text('../out/new/epoch_2.pth')
+    assert newest_checkpoint(tmp_path / 'new').samefile(tmp_path / 'out/new/epoch_2.pth')
     pointer.write_text('s3://bucket/new/epoch_3.pth')
     assert newest_checkpoint(tmp_path / 'new') == 's3://bucket/new/epoch_3.pth'
 

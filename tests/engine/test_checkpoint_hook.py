@@ -130,6 +130,22 @@ def test_the_end_of_a_training_that_stops_early_is_saved_and_stays_the_end(tmp_p
     assert run(patience=3, resume=True)[0] == 4
 
 
+def test_the_end_of_a_training_that_is_the_best_is_not_saved_once_more(tmp_path, monkeypatch):
+    saved, real = [], Runner.save_checkpoint
+
+    def note(*args, **kwargs):
+        saved.append(kwargs.get('filename') or args[2])
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(Runner, 'save_checkpoint', note)
+    cfg = load_config(CONFIG, tmp_path, {**SMALL, 'train_cfg.max_epochs': 9})
+    cfg.default_hooks.checkpoint.update(save_best='auto')
+    reached = dict(monitor='accuracy/top1', stopping_threshold=0.0)
+    cfg.custom_hooks.append(dict(type='EarlyStoppingHook', **reached))
+    assert train(cfg).epoch == 1
+    assert saved == ['epoch_1.pth', 'best_accuracy_top1_epoch_1.pth', 'epoch_1.pth']
+
+
 def test_a_checkpoint_saved_again_for_the_best_has_the_validation_once(tmp_path):
     def run(resume=False):
         cfg = load_config(CONFIG, tmp_path, SMALL)

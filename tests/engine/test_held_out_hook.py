@@ -157,3 +157,9 @@ def test_processes_find_the_same_weights_on_the_images_of_all(tmp_path):
     one.train()
     assert torch.equal(first, second)
     torch.testing.assert_close(first, one.model.distiller.weights)
+
+
+def test_processes_have_as_many_held_out_images_whatever_the_validation_has(tmp_path):
+    run = runner(tmp_path, val_dataloader__sampler__round_up=False, train_cfg__max_epochs=1)
+    run.train()
+    assert hook_of(run).dataloader.sampler.round_up

@@ -94,6 +94,7 @@ def test_scores_of_several_views_are_averaged():
 
 
 CONFIG = Path(__file__).parents[2] / 'configs/dml/dml_resnet8-x2_1xb32-20e_digits.py'
+ALONE = Path(__file__).parents[2] / 'configs/baseline/alone_resnet20_1xb32-20e_digits.py'
 
 
 SMALL_VAL = {f'{stage}_dataloader.dataset.indices': 20 for stage in ('val', 'test')}
@@ -123,7 +124,8 @@ class NoteStatisticsHook(Hook):
     """Keeps the batch-norm statistics with which each process scores."""
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        mean = runner.model.module.architecture.backbone.bn1.running_mean
+        model = runner.model.module
+        mean = getattr(model, 'architecture', model).backbone.bn1.running_mean
         torch.save(mean, Path(runner.work_dir, f'scored{runner.rank}.pt'))
 
 
@@ -143,6 +145,25 @@ def train_with_averaged_statistics(work_dir):
     (averaging,) = (hook for hook in runner.hooks if isinstance(hook, EMAHook))
     own = averaging.ema_model.module.architecture.backbone.bn1.running_mean
     torch.save(own, work_dir / f'mean{runner.rank}.pt')
+
+
+def train_one_network(work_dir):
+    small = {
+        'train_cfg.max_epochs': 1,
+        'train_dataloader.batch_size': 10,
+        'train_dataloader.dataset.train_per_class': 4,
+        'val_dataloader.dataset.indices': 20,
+    }
+    cfg = load_config(ALONE, work_dir, small, launcher='pytorch')
+    cfg.custom_hooks.append(dict(type='mmrazor.NoteStatisticsHook'))
+    runner = train(cfg)
+    torch.save(runner.model.module.backbone.bn1.running_mean, work_dir / f'mean{runner.rank}.pt')
+
+
+def test_several_processes_score_one_network_with_the_same_statistics(tmp_path):
+    in_processes(2, train_one_network, tmp_path)
+    assert not torch.equal(*(torch.load(tmp_path / f'mean{i}.pt') for i in (0, 1)))
+    assert torch.equal(*(torch.load(tmp_path / f'scored{i}.pt') for i in (0, 1)))
 
 
 def test_several_processes_score_with_the_same_averages(tmp_path):

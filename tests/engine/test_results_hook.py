@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from torch.utils.data import DataLoader
 
 from mfef_mmrazor.engine import ResultsHook
+from mfef_mmrazor.engine.results import device_name
 
 
 def test_all_that_was_measured_is_in_the_checkpoint_and_comes_back():
@@ -14,10 +15,25 @@ def test_all_that_was_measured_is_in_the_checkpoint_and_comes_back():
     first.metric, first.seconds = 'multi-label/mAP', 12.5
     first.devices, first.revisions = ['A100, 1 thread'], ['r']
     first.before_save_checkpoint(None, checkpoint)
-    second.revisions = ['s']
     second.after_load_checkpoint(SimpleNamespace(_resume=True), checkpoint)
-    expected = dict(vars(first), revisions=['r', 's'])
-    assert vars(second) == expected
+    assert second.peak_memory > 0
+    assert vars(second) == dict(vars(first), peak_memory=second.peak_memory)
+    second.peak_memory *= 1000
+    assert second.peak() == second.peak_memory
+
+
+def test_where_and_by_what_a_run_was_trained_and_not_only_scored():
+    hook = ResultsHook()
+    hook.revision, hook.revisions, hook.devices = 's', ['r'], ['A100, 1 thread']
+    runner = SimpleNamespace(
+        _resume=True, epoch=0, iter=0, train_loop=None, val_loop=None,
+        train_dataloader=DataLoader(range(3)),
+    )  # fmt: skip
+    hook.before_train(runner)
+    assert (hook.revisions, hook.devices) == (['r'], ['A100, 1 thread'])
+    for _ in range(2):
+        hook.before_train_iter(runner, 0)
+        assert hook.revisions == ['r', 's'] and hook.devices[1:] == [device_name()]
 
 
 def test_batches_that_a_resumed_run_skips_are_not_in_its_time():

@@ -111,6 +111,17 @@ def stopped_and_resumed(path, folder, number, moment, at, **options):
     return name
 
 
+def test_a_signal_that_is_ignored_as_by_nohup_stays_ignored(tmp_path):
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = (signal.SIGHUP, 'train', 2)
+        train(config(METHODS['mfef'], tmp_path, stop=stop, train_cfg__max_epochs=1))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert (tmp_path / 'epoch_1.pth').exists()
+
+
 FAST = ('mfef', 'pcl', 'okdph')  # the others take as long and are alike
 
 

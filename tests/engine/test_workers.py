@@ -1,6 +1,7 @@
 """Workers end with their run, however it ends."""
 
 import multiprocessing
+import re
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,22 @@ from mmengine.hooks import Hook
 from mmrazor.registry import HOOKS
 
 from mfef_mmrazor.apis import load_config, train
+from mfef_mmrazor.engine.hooks.signal_hook import SIGNALS
 
 CONFIG = Path(__file__).parents[2] / 'configs/mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
 
 
 class Interrupted(Exception):
     pass
+
+
+def blocked_by(pid):
+    """Which signals are kept from a process, as Linux tells."""
+    status = Path(f'/proc/{pid}/status')
+    if not status.exists():
+        return {*SIGNALS}
+    mask = int(re.search(r'SigBlk:\s*(\w+)', status.read_text())[1], 16)
+    return {number for number in SIGNALS if mask >> (number - 1) & 1}
 
 
 @HOOKS.register_module()
@@ -27,6 +38,7 @@ class InterruptHook(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         InterruptHook.workers = multiprocessing.active_children()
+        InterruptHook.masks = [blocked_by(worker.pid) for worker in InterruptHook.workers]
         if self.interrupt:
             raise Interrupted
 
@@ -55,4 +67,6 @@ def test_no_worker_outlives_its_run(sampler, interrupt, tmp_path):
     else:
         train(cfg)
     assert {*InterruptHook.workers} > before
+    own = zip(InterruptHook.workers, InterruptHook.masks, strict=True)
+    assert all(mask == {*SIGNALS} for worker, mask in own if worker not in before)
     assert {*multiprocessing.active_children()} <= before

@@ -5,7 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    broadcast,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import Runner
@@ -13,7 +19,6 @@ from mmrazor.registry import HOOKS
 from torch import Tensor, nn
 
 from ..checkpoint_files import POINTER, newest_checkpoint, write_atomically
-from ..loops import OnlineDistillValLoop
 from ..same_run import check_same, identity
 from ..unwrap import averaging_hook, is_accumulating, optim_wrappers, unwrapped
 
@@ -60,6 +65,7 @@ class SafeCheckpointHook(CheckpointHook):
         # of a run that is resumed
         self.gradients: Tensors = {}
         self.accumulation: list[dict[str, Any]] = []
+        self.own_buffers: list[tuple[Tensor, Tensor]] = []  # and the values that they had
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to go on from, for scripts that leave the choice to mmengine."""
@@ -116,6 +122,27 @@ class SafeCheckpointHook(CheckpointHook):
         if self.save_best:  # in the folder of today: that of the saved path may be another run's
             self._set_best({key: self._here(path) for key, path in self._best().items()})
 
+    def before_val(self, runner: Runner) -> None:
+        """Score with the batch-norm statistics of the first process: those are saved."""
+        if get_world_size() > 1:
+            averaging = averaging_hook(runner)  # it puts in its own, in before_*_epoch
+            models = [unwrapped(runner.model), *([averaging.ema_model] if averaging else [])]
+            self.own_buffers = [(x, x.clone()) for model in models for x in model.buffers()]
+            for buffer, _ in self.own_buffers:
+                broadcast(buffer)
+
+    before_test = before_val
+
+    def give_back_buffers(self) -> None:
+        """Go on with the statistics that this process had."""
+        for buffer, own in self.own_buffers:
+            buffer.copy_(own)
+        self.own_buffers = []
+
+    def after_test(self, runner: Runner) -> None:
+        """Likewise."""
+        self.give_back_buffers()
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Keep what was measured for :meth:`after_val`."""
         self.metrics = metrics
@@ -126,6 +153,7 @@ class SafeCheckpointHook(CheckpointHook):
         The newest checkpoint is saved once more then. With a part of the hooks' scores in it, a
         resumed run would count the validation twice.
         """
+        self.give_back_buffers()
         super().after_val_epoch(runner, self.metrics)
 
     def after_train(self, runner: Runner) -> None:
@@ -206,9 +234,9 @@ class SafeCheckpointHook(CheckpointHook):
         """Save a checkpoint under a name, and let the pointer name it."""
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        self.saved_at = dict(meta)
-        if isinstance(runner.val_loop, OnlineDistillValLoop):  # it may still be scoring
-            runner.val_loop.give_back_buffers()
+        # mmengine adds to meta in the first process
+        self.saved_at = {unit: meta[unit] for unit in ('epoch', 'iter')}
+        self.give_back_buffers()  # it may still be scoring
         if get_world_size() > 1:
             self.of_processes['buffers'] = all_gather_object(saved_buffers(unwrapped(runner.model)))
             averaging = averaging_hook(runner)

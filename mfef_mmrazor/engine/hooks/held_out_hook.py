@@ -72,7 +72,9 @@ class HeldOutHook(Hook):
                 "put it into dict(type='KFoldDataset', num_splits=10, seed=0, dataset=...)"
             )
         dataset = held_out(train, val.dataset)
-        self.dataloader = runner.build_dataloader(dict(val, dataset=dataset), seed=runner.seed)
+        sampler = dict(type='DefaultSampler', shuffle=False)  # as many images for each process
+        loader = dict(val, dataset=dataset, sampler=sampler)
+        self.dataloader = runner.build_dataloader(loader, seed=runner.seed)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Keep what the distiller has learnt at the start of this epoch."""

@@ -61,8 +61,11 @@ class ResultsHook(Hook):
         self.calibration: list[dict[str, Any]] = []
         self.metric = METRIC
         self.seconds = 0.0
-        self.revisions = [git_revision()]  # now: there may be later ones when the run ends
+        self.revision = git_revision()  # now: there may be a later one when the run ends
+        self.revisions: list[str | None] = []
         self.devices: list[str] = []
+        self.peak_memory = 0
+        self._skips = self._trains = False
         self._named: set[str] = set()  # loss terms that the log has a line for
 
     def before_train(self, runner: Runner) -> None:
@@ -74,7 +77,6 @@ class ResultsHook(Hook):
         if not runner._resume and is_main_process():  # it would be of another run
             Path(runner.work_dir, 'results.json').unlink(missing_ok=True)
         self.measure_calibration(runner)
-        self.devices = list(dict.fromkeys([*self.devices, device_name()]))
         ((unit, over),) = position(runner).items()
         if not over or over in [entry.get(unit) for entry in self.history] or not runner.val_loop:
             return
@@ -101,6 +103,10 @@ class ResultsHook(Hook):
         """Start it again where a resumed run has taken, and dropped, what was trained before."""
         if self._skips:
             self._started, self._skips = time.perf_counter(), False
+        if not self._trains:  # until now it may only have scored
+            self._trains = True
+            self.devices = list(dict.fromkeys([*self.devices, device_name()]))
+            self.revisions = list(dict.fromkeys([*self.revisions, self.revision]))
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -148,6 +154,7 @@ class ResultsHook(Hook):
             seconds=self.seconds,
             revisions=self.revisions,
             devices=self.devices,
+            peak_memory=self.peak(),
         )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -159,7 +166,8 @@ class ResultsHook(Hook):
             self.metric = results.get('metric', METRIC)
             self.seconds = results['seconds']
             self.devices = results.get('devices', [])
-            self.revisions = list(dict.fromkeys([*results['revisions'], *self.revisions]))
+            self.revisions = results['revisions']
+            self.peak_memory = results.get('peak_memory') or 0
 
     def after_train(self, runner: Runner) -> None:
         """Write the files and print the table."""
@@ -201,7 +209,7 @@ class ResultsHook(Hook):
             training_losses={k: round(x, 4) for k, x in self.training_losses(runner).items()},
             train_seconds=round(self.seconds, 1),
             images_per_second=round(seen / self.seconds, 1) if self.seconds else None,
-            peak_memory_mb=peak_memory_mb(),
+            peak_memory_mb=self.peak(),
             device='; '.join(self.devices),
             deployed=self.deployed(runner),
             versions=package_versions(),
@@ -209,6 +217,11 @@ class ResultsHook(Hook):
             history=self.history,
             calibration=self.calibration,
         )
+
+    def peak(self) -> int | None:
+        """The most memory in MiB that a process of the run has had."""
+        now = peak_memory_mb()
+        return now if now is None else max(now, self.peak_memory)
 
     def training_losses(self, runner: Runner) -> dict[str, float]:
         """Mean of each loss over the steps of the last epoch, without those that were left out."""

@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmrazor.registry import HOOKS
 
-from ..position import by_iterations, is_infinite
+from ..position import by_iterations
 from ..random_state import random_state, set_random_state
 from ..same_run import changed, identity
 from ..unwrap import averaging_hook, is_accumulating
@@ -36,8 +36,8 @@ class SignalHook(Hook):
     (``epoch_3_iter_137.pth``: three epochs and some iterations; in a training by iterations
     ``iter_137.pth``) or of a validation, which the resumed run repeats. With ``--resume`` it goes
     on with the next batch as if nothing had happened: the checkpoint has the random states of all
-    processes. Batches that were seen are not loaded again, except where workers load them: there,
-    loading advances the workers' random numbers to where they were.
+    processes. Batches that were seen are loaded again only in a training by iterations, and where
+    workers load them: there, loading advances the workers' random numbers to where they were.
     """
 
     priority = 'LOWEST'  # when all others have done their part of the iteration
@@ -76,12 +76,14 @@ class SignalHook(Hook):
             self._count_from_here(runner)
         if threading.current_thread() is not threading.main_thread():
             return
-        self.former = {each: signal.signal(each, self._note) for each in SIGNALS}
+        self.former = {
+            each: signal.signal(each, self._note)
+            for each in SIGNALS
+            if signal.getsignal(each) != signal.SIG_IGN  # as nohup's
+        }
         let_through(False)
         multiprocessing.util.Finalize(None, kill_workers, exitpriority=0)
-        loader = runner.train_dataloader
-        if by_iterations(runner) and is_infinite(loader) and loader.num_workers:
-            restart_workers(runner.train_loop)
+        restart_workers(runner)
 
     def _count_from_here(self, runner: Runner) -> None:
         seen = self.resumed_at['batches'] if self.resumed_at else 0
