@@ -37,7 +37,7 @@ matrix:
 	$(PYTHON) .ci/matrix.py $(ROWS)
 
 mmrazor-tests: .venv/ready
-	.ci/mmrazor_tests $(MMRAZOR)
+	.ci/mmrazor_tests $(if $(MMRAZOR),"$(MMRAZOR)")
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -52,6 +52,7 @@ notebook: .venv/ready
 
 .venv/ready: setup.cfg setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
+	rm -f .venv/bin/python*
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q $(TORCH)
 	$(BIN)/python -m pip install -q -e '.[openmmlab,export,dev,docs]'

@@ -125,7 +125,7 @@ def table() -> str:
         if path.is_file():
             row = json.loads(path.read_text())
             versions = ', '.join(f'{k} {v}' for k, v in row['versions'].items())
-            counts = re.findall(r'\d+ (?:failed|passed|skipped)', row['outcome'])
+            counts = re.findall(r'\d+ (?:failed|passed|skipped|errors?)\b', row['outcome'])
             outcome = ', '.join(counts) or row['outcome']
             lines.append(f'| {name} | {row["python"]} | {versions} | {outcome} | {row["date"]} |')
     return '\n'.join(lines)

@@ -1,12 +1,14 @@
 """Runs the tutorial anew and keeps its outputs, small enough for the repository: make notebook."""
 
 import re
+import tempfile
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
 PAGE = Path(__file__).parent / 'tutorial.ipynb'
+TEMPORARY = re.escape(tempfile.gettempdir()) + r'/tmp\w+'
 
 
 def run(notebook: nbformat.NotebookNode) -> None:
@@ -21,4 +23,4 @@ if __name__ == '__main__':
     tutorial = nbformat.read(PAGE, as_version=4)
     run(tutorial)
     # the temporary folder has another name in each run
-    PAGE.write_text(re.sub(r'/tmp/tmp\w+', '...', nbformat.writes(tutorial)))
+    PAGE.write_text(re.sub(TEMPORARY, '...', nbformat.writes(tutorial)))

@@ -26,16 +26,22 @@ WANTED = dict(
     mmrazor='--no-deps mmrazor==1.0.0',
 )
 """What pip is to install for each part. :mod:`mfef_mmrazor.compat` names it as well."""
+DISTRIBUTIONS = dict(
+    cv2='opencv-python', yaml='pyyaml', PIL='pillow', sklearn='scikit-learn',
+    pkg_resources='"setuptools<82"',
+)  # fmt: skip
+"""What pip is to install for modules of other names."""
 PACKAGE = Path(__file__).parent
-FOLDERS = (PACKAGE.parent / 'configs', PACKAGE / '.mim/configs')  # of a clone, of a wheel
-CONFIGS = next((folder for folder in FOLDERS if folder.is_dir()), None)
+# of a wheel or a clone; of a clone where the first is no symbolic link
+FOLDERS = (PACKAGE / '.mim/configs', PACKAGE.parent / 'configs')
+CONFIGS = next((folder.resolve() for folder in FOLDERS if folder.is_dir()), None)
 STEP_CONFIG = 'mfef/mfef_resnet8-x2_1xb32-20e_digits.py'
 SECONDS = 600
 """How long a process may take, the first import of torch on a slow disk included."""
 
 # imports one part; its last line of output is what it found, as JSON
 PROBE = """
-import importlib, json, sys, warnings
+import importlib, json, platform, sys, warnings
 warnings.simplefilter('ignore')
 name, found = sys.argv[1], {}
 module = importlib.import_module(name)
@@ -45,9 +51,10 @@ if name == 'torch':
     found['cuda'] = module.version.cuda
     found['gpus'] = [module.cuda.get_device_name(i) for i in range(module.cuda.device_count())]
     if found['gpus']:
-        found['bf16'] = module.cuda.is_bf16_supported()
+        found['bf16'] = module.cuda.get_device_capability() >= (8, 0)
     else:
-        found['bf16'] = bool(getattr(module.cpu, '_is_avx512_bf16_supported', bool)())
+        supported = bool(getattr(module.cpu, '_is_avx512_bf16_supported', bool)())
+        found['bf16'] = supported or platform.machine() not in ('x86_64', 'AMD64')
     module.from_numpy(importlib.import_module('numpy').zeros(1)).numpy()
 if name == 'torchvision':
     torch = importlib.import_module('torch')
@@ -118,18 +125,27 @@ def look_at(part: str) -> dict[str, str]:
     folder = next(iter(spec.submodule_search_locations or []), '')
     by = owners(part, folder)
     names = sorted(owner.metadata['Name'] for owner in by)
-    again = f'pip install --force-reinstall --no-deps {WANTED[part].removeprefix("--no-deps ")}'
     if len(by) > 1:
         return dict(
             trouble=f'{" and ".join(names)} own the same folder {folder}',
             repair=f'pip uninstall -y {" ".join(names)} && pip install {WANTED[part]}',
         )
     if spec.origin is None:
-        return dict(trouble=f'{folder} is a folder without an __init__.py', repair=again)
+        return dict(trouble=f'{folder} is a folder without an __init__.py', repair=again(part, by))
     lost = [file for owner in by for file in lost_files(owner)]
     if lost:
-        return dict(trouble=f'{len(lost)} files are gone, such as {lost[0]}', repair=again)
+        return dict(
+            trouble=f'{len(lost)} files are gone, such as {lost[0]}', repair=again(part, by)
+        )
     return {}
+
+
+def again(part: str, by: list[metadata.Distribution]) -> str:
+    """The command that installs a part once more: the distribution and version that is there."""
+    wanted = WANTED[part].removeprefix('--no-deps ')
+    if len(by) == 1:
+        wanted = f'"{by[0].metadata["Name"]}=={by[0].version}"'
+    return f'pip install --force-reinstall --no-deps {wanted}'
 
 
 def repair_of(part: str, error: str, versions: dict[str, str]) -> str:
@@ -139,10 +155,17 @@ def repair_of(part: str, error: str, versions: dict[str, str]) -> str:
         return f'pip install --upgrade "torch=={torch}" torchvision'
     missing = re.search(r"No module named '(\w+)", error)
     if missing and missing[1] != part:
-        return f'pip install {WANTED.get(missing[1], missing[1])}'
+        name = missing[1]
+        return f'pip install {WANTED.get(name) or DISTRIBUTIONS.get(name, name)}'
+    if re.search(r'lib(GL|gthread|glib)', error):  # of windows, which a container does not have
+        return 'pip uninstall -y opencv-python && pip install opencv-python-headless'
     if 'umpy' in error and part != 'numpy':
         return 'pip install "numpy<2"'
-    return f'pip install --force-reinstall --no-deps {WANTED[part].removeprefix("--no-deps ")}'
+    if part == 'torch':  # its libraries of CUDA are packages of their own
+        return f'pip install --force-reinstall {WANTED[part]}'
+    spec = find_spec(part)
+    folders = spec.submodule_search_locations if spec else None
+    return again(part, owners(part, next(iter(folders or []), '')))
 
 
 def check_parts() -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:

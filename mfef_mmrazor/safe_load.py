@@ -39,7 +39,7 @@ def safe_load(path: str | Path) -> dict[str, Any]:
     if not remote and not Path(path).expanduser().is_file():
         raise FileNotFoundError(f'checkpoint not found: {path}')
     try:
-        if str(path).startswith(('s3://', 'petrel://')):  # mmengine leaves the mode to torch
+        if re.match(r'(\S+:)?(s3|petrel)://', str(path)):  # mmengine leaves the mode to torch
             content = io.BytesIO(fileio.get(str(path)))
             stored = torch.load(content, map_location='cpu', weights_only=True)
         elif remote:

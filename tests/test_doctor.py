@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from mfef_mmrazor.doctor import again, repair_of
 
 ROOT = Path(__file__).parents[1]
 TORCH = """
@@ -89,7 +92,7 @@ def test_half_an_mmrazor(tmp_path):
     code, troubles = examined(environment(tmp_path, mmrazor=dict(lost=lost)))
     assert code == 1 and troubles['mmrazor'] == dict(
         trouble='2 files are gone, such as mmrazor/models/__init__.py',
-        repair='pip install --force-reinstall --no-deps mmrazor==1.0.0',
+        repair='pip install --force-reinstall --no-deps "mmrazor==1.0.0"',
     )
 
 
@@ -181,3 +184,28 @@ def test_a_healthy_environment(tmp_path):
     assert report['parts']['mmrazor']['version'] == '1.0.0' and report['compat']
     roots = {row['config']: row['folder'] for row in report['data']}
     assert roots['cifar10.py'] == 'data/cifar10' and roots['imagenet.py'] == 'data/imagenet'
+
+
+def test_what_is_there_is_installed_once_more_and_not_another_package_of_its_kind():
+    full = SimpleNamespace(metadata=dict(Name='mmcv'), version='2.1.0')
+    assert again('mmcv', [full]).endswith('--no-deps "mmcv==2.1.0"')
+    assert again('mmrazor', []).endswith('--no-deps mmrazor==1.0.0')
+
+
+@pytest.mark.parametrize(
+    ('part', 'error', 'repair'),
+    [
+        ('mmcv', "No module named 'cv2'", 'pip install opencv-python'),
+        ('mmengine', "No module named 'yaml'", 'pip install pyyaml'),
+        ('mmpretrain', "No module named 'mmcv.ops'", 'pip install "mmcv-lite'),
+        ('mmcv', 'libGL.so.1: cannot open shared object file', 'opencv-python-headless'),
+        (
+            'torch',
+            'libcudart.so.12: cannot open',
+            'pip install --force-reinstall torch torchvision',
+        ),
+    ],
+)
+def test_the_repair_of_an_import_that_fails(part, error, repair):
+    found = repair_of(part, f'ImportError: {error}', {})
+    assert repair in found and '--no-deps torch' not in found

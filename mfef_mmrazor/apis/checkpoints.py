@@ -22,11 +22,13 @@ from ..models.builder import shortened
 from ..safe_load import safe_load, weights_of
 from .completion import is_called
 from .conditions import NOT_SET, differences
-from .config import load_config
+from .config import load_config, value_at
 from .data_checks import difference
 from .stored_config import literals, read_stored_config
 from .student_config import default_scope, without_initial_weights
 
+# of a data loader, none of which changes what it loads
+HOW_LOADED = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 PLAIN = (bool, int, float, str, list, tuple, dict)  # not a class, which is stored as a string
 
 
@@ -158,7 +160,7 @@ def check_model(cfg: Config, stored: dict[str, Any] | None = None) -> nn.Module:
         return _built(cfg.model, cfg)
     stored = read(path) if stored is None else stored
     cfg.model = as_when_saved(cfg.model, stored)
-    if cfg.get('resume'):
+    if cfg.get('resume') and not value_at(cfg, 'default_hooks.checkpoint.allow_changes'):
         warn_of_other_settings(cfg, stored, path)
     model = _built(cfg.model, cfg)
     _load_weights(model, stored, f'{path} is not a checkpoint of the model in this config')
@@ -189,7 +191,8 @@ def warn_of_other_settings(cfg: Config, stored: dict[str, Any], path: str | Path
         f'{key} was {reprlib.repr(a)}, is {reprlib.repr(b)}'
         for part in ('model', 'train_dataloader', 'optim_wrapper')
         for key, a, b in differences(was.get(part), cfg.get(part), part)
-        if all(x is NOT_SET or x is None or isinstance(x, PLAIN) for x in (a, b))
+        if key.rpartition('.')[2] not in HOW_LOADED
+        and all(x is NOT_SET or x is None or isinstance(x, PLAIN) for x in (a, b))
     ]
     if unlike:
         print_log(

@@ -130,10 +130,7 @@ def read_comparison(work_dir: Path) -> Comparison | None:
             entries = [Entry(**entry) for entry in stored['entries']]
         return Comparison(entries, stored['baseline'])
     except (KeyError, TypeError) as error:
-        raise ValueError(
-            f'{work_dir / COMPARISON} was not written by a comparison ({error}). Remove it and '
-            'run again'
-        ) from None
+        raise _not_of_a_comparison(work_dir / COMPARISON, error) from None
 
 
 def read_sweep(work_dir: Path) -> dict[str, Any] | None:
@@ -145,10 +142,17 @@ def read_sweep(work_dir: Path) -> dict[str, Any] | None:
     if not (work_dir / SWEEP).is_file():
         return None
     stored = read_json(work_dir / SWEEP)
-    for tried in stored['settings']:
-        tried.setdefault('seeds', stored.get('seeds'))
-        tried.setdefault('untuned', tried['method'] in stored.get('untuned', ()))
+    try:
+        for tried in stored['settings']:
+            tried.setdefault('seeds', stored.get('seeds'))
+            tried.setdefault('untuned', tried['method'] in stored.get('untuned', ()))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise _not_of_a_comparison(work_dir / SWEEP, error) from None
     return stored
+
+
+def _not_of_a_comparison(path: Path, error: Exception) -> ValueError:
+    return ValueError(f'{path} was not written by a comparison ({error}). Remove it and run again')
 
 
 def write_comparison(work_dir: Path, comparison: Comparison) -> None:

@@ -80,6 +80,8 @@ def load_config(
 
 def place_of(error: Exception) -> str:
     """File and line of an error in a module that a config imports; empty for the config itself."""
+    if isinstance(error, (SyntaxError, JSONDecodeError, YAMLError)):
+        return ''  # it is in the message
     frames = traceback.extract_tb(error.__traceback__)
     library = Path(mmengine.__file__).parent
     own = [frame for frame in frames if library not in Path(frame.filename).parents]

@@ -133,7 +133,7 @@ def swaps_colours(dataloader: Cfg) -> bool:
     """
     dataset = dataloader.get('dataset') or {}
     while 'to_rgb' not in dataset and ('dataset' in dataset or 'datasets' in dataset):
-        dataset = dataset.get('dataset') or dataset['datasets'][0]
+        dataset = dataset.get('dataset') or next(iter(dataset.get('datasets', ())), {})
     return bool(dataset.get('to_rgb'))
 
 

@@ -15,7 +15,9 @@ ONCE_SHIPPED = re.compile(
 def configs() -> Path:
     """The shipped configs, of the repository or of the installed package."""
     package = Path(__file__).parents[1]
-    return next(x for x in (package.parent / 'configs', package / '.mim/configs') if x.is_dir())
+    # the first is a symbolic link in a repository, if the system has such links
+    folders = (package / '.mim/configs', package.parent / 'configs')
+    return next(x.resolve() for x in folders if x.is_dir())
 
 
 def successor(text: str) -> str:

@@ -243,7 +243,10 @@ def draw(view: View, title: str) -> 'Figure':
     from matplotlib.figure import Figure
 
     columns = max(map(len, view.rows.values()))
-    figure = Figure(figsize=(2 * columns + 1, 2.3 * len(view.rows) + 1.2), layout='constrained')
+    half = -(-len(view.predictions) // 2)
+    says = [title, '    '.join(view.predictions[:half]), '    '.join(view.predictions[half:])]
+    width = max(2 * columns + 1, 0.085 * max(map(len, says)))
+    figure = Figure(figsize=(width, 2.3 * len(view.rows) + 1.2), layout='constrained')
     grid = figure.subplots(len(view.rows), columns, squeeze=False)
     for row, (name, panels) in zip(grid, view.rows.items(), strict=True):
         for axes in row[len(panels) :]:
@@ -252,9 +255,7 @@ def draw(view: View, title: str) -> 'Figure':
         for axes, panel in zip(row, panels, strict=False):
             axes.set_title(panel.title, fontsize='medium')
             _draw_panel(axes, panel)
-    half = -(-len(view.predictions) // 2)
-    says = [view.predictions[:half], view.predictions[half:]]
-    figure.suptitle('\n'.join([title, *('    '.join(part) for part in says)]), fontsize='medium')
+    figure.suptitle('\n'.join(says), fontsize='medium', parse_math=False)  # a file's name
     return figure
 
 

@@ -88,7 +88,8 @@ def log_of(work_dir: Path, run: Run) -> Path:
     here, jobs = run_folder(work_dir, *run) / 'run.log', work_dir / JOBS
     if here.is_file() or not jobs.is_file():
         return here
-    return work_dir / 'slurm' / f'{read_json(jobs)[name(run)]}_0_log.out'
+    job = read_json(jobs).get(name(run))
+    return work_dir / 'slurm' / f'{job}_0_log.out' if job else here
 
 
 def name(run: Run) -> str:

@@ -12,6 +12,7 @@ from mmrazor.registry import LOOPS
 
 from ..models.algorithms.online_distill import Predictions
 from ..models.data_samples import labels_of
+from .statistics import CommonStatistics
 from .unwrap import unwrapped
 
 
@@ -81,6 +82,15 @@ class _PredictorsLoop(BaseLoop):
             raise ValueError(f"{self.stage}_cfg.dtype={dtype!r}, expected 'bfloat16' or nothing")
         self.dtype = torch.bfloat16 if dtype else None
         self.evaluator = PredictorsEvaluator(self.evaluator)
+        self.statistics = CommonStatistics()
+
+    def run(self) -> dict[str, float]:
+        """Score with the batch-norm statistics that are saved."""
+        self.statistics.put_in(self.runner)
+        try:
+            return super().run()
+        finally:
+            self.statistics.give_back()
 
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict[str, Any]) -> None:

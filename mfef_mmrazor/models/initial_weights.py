@@ -96,10 +96,14 @@ def _load_fitting(network: nn.Module, namings: Iterable[Weights], path: str, nam
     loaded = {*fitting, *_load_resized(network, best, expected)}
     network.load_state_dict(fitting, strict=False)
     left = [key for key in expected if key not in loaded]
+    parts = {key.split('.')[1] for key in needed if key.startswith('backbone.')}
     deeper = [
         key
         for key, value in best.items()
-        if key.startswith('backbone.') and value.is_floating_point() and key not in expected
+        if key.startswith('backbone.')
+        and key.split('.')[1] in parts
+        and value.is_floating_point()
+        and key not in expected
     ]
     print_log(
         f'{name}: loaded {len(loaded)} of {len(expected)} weights from {path}'
@@ -201,7 +205,7 @@ def _fitting(weights: Weights, expected: Weights) -> Weights:
 
 def _namings(weights: Weights, network: nn.Module) -> Iterator[Weights]:
     """The weights under every set of names that they may be meant by."""
-    for wrapper in ('module.', '_orig_mod.'):  # of DataParallel, of torch.compile
+    for wrapper in ('module.', '_orig_mod.', 'module.'):  # of DDP, of torch.compile, of DDP in it
         weights = {key.removeprefix(wrapper): value for key, value in weights.items()}
     yield weights
     for prefix in ('architecture.', 'backbone.'):

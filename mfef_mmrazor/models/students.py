@@ -4,6 +4,7 @@ import copy
 import functools
 import logging
 from importlib.util import find_spec
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.hub import get_config
@@ -114,8 +115,15 @@ def resolve_student(cfg: Cfg) -> Cfg:
 
 def has_own_backbone(cfg: Cfg) -> bool:
     """Whether a student's config names a checkpoint for its backbone."""
-    init = (cfg.get('backbone') or {}).get('init_cfg')
-    return isinstance(init, dict) and init.get('type') == 'Pretrained'
+    backbone = cfg.get('backbone')
+    init = backbone.get('init_cfg') if isinstance(backbone, dict) else None
+    inits = init if isinstance(init, (list, tuple)) else [init]
+    return any(isinstance(each, dict) and is_pretrained(each.get('type')) for each in inits)
+
+
+def is_pretrained(kind: Any) -> bool:
+    """Whether a type of an ``init_cfg`` is the one that loads a checkpoint."""
+    return kind == 'Pretrained' or getattr(kind, '__name__', '') == 'PretrainedInit'
 
 
 def split_initial_weights(cfg: Cfg) -> tuple[Cfg, str | None]:
@@ -124,6 +132,6 @@ def split_initial_weights(cfg: Cfg) -> tuple[Cfg, str | None]:
     if isinstance(cfg.get('pretrained'), str):  # a bool is the network's own business
         return cfg, cfg.pop('pretrained')
     init = cfg.get('init_cfg')
-    if isinstance(init, dict) and init.get('type') == 'Pretrained' and 'prefix' not in init:
+    if isinstance(init, dict) and is_pretrained(init.get('type')) and 'prefix' not in init:
         return cfg, cfg.pop('init_cfg')['checkpoint']
     return cfg, None

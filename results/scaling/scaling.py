@@ -59,7 +59,7 @@ def steps(rank: int, processes: int, folder: str) -> None:
 
 def measure(numbers: list[int]) -> None:
     """Seconds of a processor per step of 32 images in each process, weak scaling."""
-    print('| processes | processor seconds per step | of one process alone |\n|---|---|---|')
+    print(f'| processes | processor seconds per step | of {numbers[0]} alone |\n|---|---|---|')
     alone = None
     for number in numbers:
         with tempfile.TemporaryDirectory() as folder:

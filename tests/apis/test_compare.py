@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config
 
 from mfef_mmrazor.apis import compare, report, user_errors
+from mfef_mmrazor.apis.comparison import read_sweep
 from mfef_mmrazor.apis.slurm import Slurm, log_of
 from mfef_mmrazor.apis.sweep import Sweep
 
@@ -273,12 +274,16 @@ def test_a_damaged_comparison_is_named(content, compared, tmp_path):
     path.write_text(content)
     with pytest.raises(ValueError, match=f'{path} (is damaged|was not written by)'):
         report(path.parent)
+    path.with_name('sweep.json').write_text(content)
+    with pytest.raises(ValueError, match='sweep.json (is damaged|was not written by)'):
+        read_sweep(path.parent)
 
 
 def test_where_a_run_has_said_why_it_failed(tmp_path):
     (tmp_path / 'slurm').mkdir()
     (tmp_path / 'slurm/jobs.json').write_text('{"mfef/seed0": "12_3"}')
     assert log_of(tmp_path, ('mfef', 0)) == tmp_path / 'slurm/12_3_0_log.out'
+    assert log_of(tmp_path, ('dml', 0)) == tmp_path / 'runs/dml/seed0/run.log'
     here = tmp_path / 'runs/mfef/seed0/run.log'
     here.parent.mkdir(parents=True)
     here.touch()

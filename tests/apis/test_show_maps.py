@@ -10,7 +10,7 @@ from processes import run_script
 
 from mfef_mmrazor.apis import load_config, show_maps, train, user_errors
 from mfef_mmrazor.apis.checkpoints import build_trained, read_checkpoint
-from mfef_mmrazor.apis.show_maps import draw, look, prepare
+from mfef_mmrazor.apis.show_maps import Panel, View, draw, look, prepare
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SMALL = {
@@ -109,6 +109,15 @@ def test_the_tool_prints_what_it_has_written(mfef, image, tmp_path):
 def test_an_unknown_student_is_named(mfef, image, tmp_path):
     with pytest.raises(ValueError, match="student '7'"):
         show_maps(mfef, [image], student='7', out=tmp_path / 'maps')
+
+
+def test_long_lines_and_names_that_look_like_formulas_are_drawn_whole():
+    panel = Panel('map', np.zeros((4, 4)))
+    says = [f'student{i}: automobile (98 %)' for i in range(4)]
+    figure = draw(View({'student0': [panel]}, says), 'a$b_{$.png')
+    figure.draw_without_rendering()
+    box = figure._suptitle.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
 
 
 def test_an_image_is_not_replaced_by_its_picture(mfef, image):

@@ -147,9 +147,8 @@ def test_a_last_epoch_that_was_not_scored_is_scored_on_resuming(tmp_path):
     resumed = results(tmp_path)
     assert resumed['history'] == straight['history']
     assert resumed['train_seconds'] == straight['train_seconds'] == round(seconds, 1)
-    revisions = filter(None, ['another', straight['git_revision']])
-    assert resumed['git_revision'] == ', '.join(revisions)
-    assert resumed['device'] == f'one, 1 thread; {device_name()}'
+    # nothing was trained by this revision, on this device
+    assert (resumed['git_revision'], resumed['device']) == ('another', 'one, 1 thread')
 
 
 def test_a_start_from_another_runs_weights_is_no_resuming_of_it(finished, tmp_path):
@@ -171,7 +170,8 @@ def test_an_earlier_run_in_the_same_folder_is_not_taken_for_this_one(
 ):
     work_dir = tmp_path / 'used'
     shutil.copytree(finished, work_dir)
-    train(config(work_dir), resume=True)
+    workers = dict(train_dataloader__num_workers=1)
+    train(config(work_dir, **workers), resume=True)
     assert 'other settings' not in capsys.readouterr().out
 
     def interrupt(*args, **kwargs):

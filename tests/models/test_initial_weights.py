@@ -40,7 +40,9 @@ def saved(content, tmp_path):
         lambda weights: dict(state_dict=weights, meta=dict(epoch=3)),
         lambda weights: dict(model={f'module.{k}': v for k, v in weights.items()}),
         lambda weights: dict(state_dict={f'architecture.{k}': v for k, v in weights.items()}),
-        lambda weights: {f'module._orig_mod.architecture.{k}': v for k, v in weights.items()},
+        lambda weights: {
+            f'module._orig_mod.module.architecture.{k}': v for k, v in weights.items()
+        },
     ],
     ids=['bare', 'mmengine', 'parallel', 'first student', 'parallel, compiled, first student'],
 )
@@ -58,6 +60,9 @@ def test_a_deeper_network_is_told(tmp_path, log):
     deeper.backbone.layer1.add_module('1', copy.deepcopy(deeper.backbone.layer1[0]))
     load_initial_weights(small(), saved(deeper.state_dict(), tmp_path), 'student0')
     assert '; not in this network: backbone.layer1.1.conv1.weight' in log[-1]
+    classified = {**small().backbone.state_dict(), 'fc.weight': torch.ones(3, 8)}
+    load_initial_weights(small(), saved(classified, tmp_path), 'student0')
+    assert 'not in this network' not in log[-1]
 
 
 def test_a_backbone_alone_and_a_head_for_other_classes(tmp_path, log):

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from mmengine.model import BaseModel
 from mmpretrain import get_model
 
+from mfef_mmrazor.models import CifarResNet
 from mfef_mmrazor.models.students import build_student, resolve_student, split_initial_weights
 
 RESNET = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
@@ -57,6 +59,21 @@ def test_one_config_can_be_given_twice():
     first, second = (build_student(i, cfg) for i in range(2))
     assert first.data_preprocessor.batch_augments.probs == [0.5, 0.5]
     assert second.data_preprocessor.batch_augments.probs == [0.5, 0.5]
+
+
+def test_a_student_whose_backbone_is_built_or_no_config():
+    class Named(BaseModel):
+        def __init__(self, backbone):
+            super().__init__()
+            self.fc = torch.nn.Linear(1, 1)
+
+        def forward(self, inputs, mode):
+            return self.fc(inputs)
+
+    assert isinstance(build_student(0, dict(type=Named, backbone='resnet18')), Named)
+    built = CifarResNet(depth=8)
+    student = build_student(0, dict(type='mmpretrain.ImageClassifier', backbone=built))
+    assert student.backbone is not None
 
 
 def test_a_backbones_own_checkpoint_comes_before_that_of_all_students(tmp_path):

@@ -12,8 +12,8 @@ from .tables import mean_std, metric_name
 COLUMNS = {STUDENTS: 'students', 'student0': 'student 0', 'ensemble': 'ensemble', 'fused': 'fused'}
 HEAD = """\
 % needs \\usepackage{{booktabs}}. {metric}, last epoch, mean $\\pm$ standard deviation over n seeds.
-% Bold: the best students, if the t-test against {baseline} (Holm) has p < 0.05. If those of
-% {baseline} itself are best, they are bold if this holds for every other method.
+% Bold: the best students, where the t-test against {baseline} (Holm) has p < 0.05; {baseline}'s,
+% where they are the best, if that is so of every other method.
 """
 
 

@@ -97,11 +97,14 @@ def draw_cost(runs: pd.DataFrame, metric: str = METRIC) -> 'Figure':
         axes.grid(alpha=0.3)
         axes.set_ylabel(f'{metric_label(metric)}, {STUDENTS}')
 
-    figure = _panels(students, draw_block, 'training, seconds (mean over seeds)', rows=8)
+    columns = -(-len(methods) // 25)
+    beside = (columns - 1) * (0.5 + 0.075 * max(map(len, methods)))
+    label = 'training, seconds (mean over seeds)'
+    figure = _panels(students, draw_block, label, rows=8, beside=beside)
     drawn = {line.get_label(): line for axes in figure.axes for line in axes.lines}
     figure.legend(
         [drawn[method] for method in methods], methods, loc='outside right upper', fontsize=8,
-        ncols=-(-len(methods) // 25),
+        ncols=columns,
     )  # fmt: skip
     return figure
 
@@ -114,7 +117,8 @@ def draw_curves(stored: Sequence[tuple[Entry, dict[str, Any]]], metric: str = ME
         metric: What accuracy is.
     """
     methods = list(dict.fromkeys(entry.method for entry, _ in stored))
-    figure, panels = _grid(len(methods), 4, (2.4, 1.8), (1, 0.8), sharex=True, sharey=True)
+    width = max(2.4, 0.075 * max(map(len, methods)))
+    figure, panels = _grid(len(methods), 4, (width, 1.8), (1, 0.8), sharex=True, sharey=True)
     for method, axes in zip(methods, panels, strict=True):
         for results in (results for entry, results in stored if entry.method == method):
             history = pd.DataFrame(results['history']).set_index(unit_of(results['history']))
@@ -136,11 +140,18 @@ def _panels(
     draw: Callable[['Axes', pd.DataFrame], None],
     label: str,
     rows: int | None = None,
+    beside: float = 0,
 ) -> 'Figure':
-    """A panel a block, three side by side, as high as ``rows`` methods need."""
+    """A panel a block, three side by side, as high as ``rows`` methods need.
+
+    ``beside``: inches to the right of them, for a legend.
+    """
     blocks = dict(list(runs.groupby('block', sort=False)))
     rows = rows or max(of_block['method'].nunique() for of_block in blocks.values())
-    figure, panels = _grid(len(blocks), 3, (5, 1.2 + 0.45 * rows), (1.5, 0))
+    # matplotlib's layout does not count the width of the label below
+    longest = max(20, *runs['method'].map(len))
+    panel = (5 + 0.085 * (longest - 20), 1.2 + 0.45 * rows)
+    figure, panels = _grid(len(blocks), 3, panel, (1.5 + beside, 0))
     for axes, (block, of_block) in zip(panels, blocks.items(), strict=True):
         draw(axes, of_block)
         axes.set_title(block if len(blocks) > 1 else '')

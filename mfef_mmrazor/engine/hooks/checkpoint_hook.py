@@ -5,13 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import (
-    all_gather_object,
-    broadcast,
-    get_rank,
-    get_world_size,
-    is_main_process,
-)
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import Runner
@@ -20,6 +14,7 @@ from torch import Tensor, nn
 
 from ..checkpoint_files import POINTER, newest_checkpoint, write_atomically
 from ..same_run import check_same, identity
+from ..statistics import CommonStatistics
 from ..unwrap import averaging_hook, is_accumulating, optim_wrappers, unwrapped
 
 Tensors = dict[str, Tensor]
@@ -65,7 +60,7 @@ class SafeCheckpointHook(CheckpointHook):
         # of a run that is resumed
         self.gradients: Tensors = {}
         self.accumulation: list[dict[str, Any]] = []
-        self.own_buffers: list[tuple[Tensor, Tensor]] = []  # and the values that they had
+        self.statistics = CommonStatistics()
 
     def before_run(self, runner: Runner) -> None:
         """Choose the checkpoint to go on from, for scripts that leave the choice to mmengine."""
@@ -123,25 +118,9 @@ class SafeCheckpointHook(CheckpointHook):
             self._set_best({key: self._here(path) for key, path in self._best().items()})
 
     def before_val(self, runner: Runner) -> None:
-        """Score with the batch-norm statistics of the first process: those are saved."""
-        if get_world_size() > 1:
-            averaging = averaging_hook(runner)  # it puts in its own, in before_*_epoch
-            models = [unwrapped(runner.model), *([averaging.ema_model] if averaging else [])]
-            self.own_buffers = [(x, x.clone()) for model in models for x in model.buffers()]
-            for buffer, _ in self.own_buffers:
-                broadcast(buffer)
-
-    before_test = before_val
-
-    def give_back_buffers(self) -> None:
-        """Go on with the statistics that this process had."""
-        for buffer, own in self.own_buffers:
-            buffer.copy_(own)
-        self.own_buffers = []
-
-    def after_test(self, runner: Runner) -> None:
-        """Likewise."""
-        self.give_back_buffers()
+        """Score with the batch-norm statistics that are saved; some loops do so by themselves."""
+        if not hasattr(runner.val_loop, 'statistics'):
+            self.statistics.put_in(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Keep what was measured for :meth:`after_val`."""
@@ -153,7 +132,7 @@ class SafeCheckpointHook(CheckpointHook):
         The newest checkpoint is saved once more then. With a part of the hooks' scores in it, a
         resumed run would count the validation twice.
         """
-        self.give_back_buffers()
+        self.statistics.give_back()
         super().after_val_epoch(runner, self.metrics)
 
     def after_train(self, runner: Runner) -> None:
@@ -236,7 +215,9 @@ class SafeCheckpointHook(CheckpointHook):
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         # mmengine adds to meta in the first process
         self.saved_at = {unit: meta[unit] for unit in ('epoch', 'iter')}
-        self.give_back_buffers()  # it may still be scoring
+        for scorer in (self, runner.val_loop):  # it may still be scoring
+            if hasattr(scorer, 'statistics'):
+                scorer.statistics.give_back()
         if get_world_size() > 1:
             self.of_processes['buffers'] = all_gather_object(saved_buffers(unwrapped(runner.model)))
             averaging = averaging_hook(runner)

@@ -5,10 +5,10 @@ from itertools import permutations, product
 
 from mmengine.model import ModuleList
 from mmrazor.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...cfg_type import Cfg
-from ..builder import build, build_offering
+from ..builder import arguments_of, build, find
 from ..losses.logit_losses import build_loss
 from ..precision import full_precision
 from .online_distiller import (
@@ -89,17 +89,16 @@ class DCMDistiller(OnlineDistiller):
         super().__init__(num_students, recorders, ramp_up_epochs, init_cfg, ramp_up_iters)
         self.num_classes = num_classes
         self.in_channels = stages_per_student(in_channels, len(HIDDEN_STAGES), num_students)
+        kind = {'type': 'AuxiliaryClassifier', **classifier}
+        takes, takes_more = arguments_of(find(kind))
+        counts = takes_more or 'num_stages' in takes  # one of your own need not
+
+        def after(stage: int, channels: Sequence[int]) -> nn.Module:
+            stages = dict(num_stages=len(channels) - stage) if counts else {}
+            return build(kind, in_channels=channels[stage], num_classes=num_classes, **stages)
+
         self.classifiers = ModuleList(
-            ModuleList(
-                build_offering(
-                    classifier,
-                    'AuxiliaryClassifier',
-                    in_channels=c,
-                    num_classes=num_classes,
-                    num_stages=len(channels) - stage,
-                )
-                for stage, c in enumerate(channels)
-            )
+            ModuleList(after(stage, channels) for stage in range(len(channels)))
             for channels in self.in_channels
         )
         self.loss_ce = build(loss_ce, type='mmpretrain.CrossEntropyLoss')

@@ -183,7 +183,8 @@ class OKDPHDistiller(OnlineDistiller):
         """Logits of the hybrid network, (B, K)."""
         call = dict(data_samples=None, mode='tensor')
         network = self.students[0]
-        if any('forward' in vars(part) for part in network.modules()):
+        # mmengine puts a wrapper in the place of their forward
+        if any(hasattr(vars(part).get('forward'), '__wrapped__') for part in network.modules()):
             raise ValueError(
                 "activation_checkpointing: its modules would run with student0's weights, not with "
                 'the mean of all; leave it out of the config'

@@ -140,6 +140,14 @@ class TinyHead(nn.Linear):
 def test_a_classifier_of_the_users_own_need_not_take_every_argument():
     distiller = dcm([[8, 16]] * 2, classifier=dict(type=TinyHead))
     assert [x.in_features for x in distiller.classifiers[0]] == [8, 16]
+
+    class TakesAll(nn.Module):
+        def __init__(self, **arguments):
+            super().__init__()
+            self.arguments = arguments
+
+    takes_all = dcm([[8, 16]] * 2, classifier=dict(type=TakesAll))
+    assert [x.arguments['num_stages'] for x in takes_all.classifiers[0]] == [2, 1]
     assert all(
         loss.isfinite() for loss in
         distiller.compute_distill_losses(caught_of([[8, 16]] * 2), LABELS).values()
