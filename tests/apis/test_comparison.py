@@ -34,7 +34,7 @@ def test_a_grid_has_a_folder_per_block():
 def test_a_second_config_of_a_method_gets_a_name_of_its_own():
     configs = [X2.format('mfef'), X3.format('mfef'), 'mfef_resnet8-x2_1xb64-40e_digits.py']
     assert names(configs) == ['mfef', 'mfef-resnet8-x3', 'mfef-1xb64-40e']
-    with pytest.raises(ValueError, match='mfef_resnet8-x2.*already'):
+    with pytest.raises(ValueError, match='mfef_resnet8-x2.*another config of this name'):
         names([configs[0], configs[0]])
     longer = 'mfef_resnet8-x2_1xb32-20e_aug_digits.py'  # has all that the other's name has
     assert names([longer, configs[0]]) == ['mfef', 'mfef-resnet8-x2-1xb32-20e-digits']

@@ -51,6 +51,14 @@ class SendHook(Hook):
                 os.kill(os.getpid(), self.number)
 
 
+@pytest.fixture(autouse=True)
+def not_under_nohup():
+    """Under it, the hook would leave its signal ignored."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
+
+
 def config(path, work_dir, stop=None, **options):
     cfg = load_config(
         path,
@@ -112,13 +120,10 @@ def stopped_and_resumed(path, folder, number, moment, at, **options):
 
 
 def test_a_signal_that_is_ignored_as_by_nohup_stays_ignored(tmp_path):
-    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        stop = (signal.SIGHUP, 'train', 2)
-        train(config(METHODS['mfef'], tmp_path, stop=stop, train_cfg__max_epochs=1))
-        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, former)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = (signal.SIGHUP, 'train', 2)
+    train(config(METHODS['mfef'], tmp_path, stop=stop, train_cfg__max_epochs=1))
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     assert (tmp_path / 'epoch_1.pth').exists()
 
 

@@ -504,7 +504,7 @@ def test_impossible_options(options, message):
 def test_a_map_other_than_announced(shape):
     distiller, caught = mfef(), records()
     caught['feature'][1] = torch.rand(shape, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r'feature of student1 is .*in_channels=\[16, 16\] announ'):
+    with pytest.raises(ValueError, match=r'feature of student1 is .*in_channels=\[16, 16\] stands'):
         distiller.compute_distill_losses(caught, LABELS)
 
 
