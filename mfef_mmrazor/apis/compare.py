@@ -94,20 +94,9 @@ def compare(
     paths, methods = [Path(path) for path in configs], None
     options, record = [cfg_options or {}] * len(paths), None
     if sweep is not None:
-        settings = all_settings(
-            paths,
-            cfg_options or {},
-            sweep,
-            read_sweep(work_dir),
-            entries_of(read_comparison(work_dir / 'sweep')),
+        chosen, record = tune(
+            paths, cfg_options or {}, sweep, work_dir, baseline, jobs, allow, dry_run, slurm
         )
-        known = [entry.method for entry in entries_of(read_comparison(work_dir))]
-        _check_baseline(baseline, [*known, *(setting.method for setting in settings)])
-        try_all(settings, sweep, work_dir, jobs, allow, dry_run, slurm)
-        if dry_run:
-            chosen = one_of_each(settings)  # any setting stands for the best one
-        else:
-            chosen, record = choose(settings, sweep, work_dir)
         paths, methods = [each.path for each in chosen], [each.method for each in chosen]
         options = [each.options for each in chosen]
     stored = read_comparison(work_dir)
@@ -127,25 +116,38 @@ def compare(
         )
 
 
-def try_all(
-    settings: Sequence[Setting],
+def tune(
+    paths: Sequence[Path],
+    cfg_options: dict[str, Any],
     sweep: Sweep,
     work_dir: Path,
+    baseline: str | None,
     jobs: int | None,
     allow: Sequence[str],
     dry_run: bool,
     slurm: Slurm | None,
-) -> None:
-    """Train every setting on four fifths of the training images; args as of :func:`compare`."""
-    trials_dir, trials = work_dir / 'sweep', {each.entry: each.trial for each in settings}
+) -> tuple[list[Setting], dict[str, Any] | None]:
+    """Train every setting on four fifths of the training images; args as of :func:`compare`.
+
+    Returns:
+        The best setting of every method, and the record of all, see :func:`~.sweep.choose`. In a
+        dry run any setting stands for the best one, and there is no record.
+    """
+    trials_dir = work_dir / 'sweep'
+    stored, tried = read_sweep(work_dir), entries_of(read_comparison(trials_dir))
+    settings = all_settings(paths, cfg_options, sweep, stored, tried)
+    known = [entry.method for entry in entries_of(read_comparison(work_dir))]
+    _check_baseline(baseline, [*known, *(setting.method for setting in settings)])
+    trials = {setting.entry: setting.trial for setting in settings}
     check_unchanged(trials, trials_dir)
-    stored, tried, baseline = read_sweep(work_dir), entries_of(read_comparison(trials_dir)), None
+    earlier, first = [], None
     if stored and tried:
+        earlier = tried
         # the first trial may have failed, a chosen one has not
-        baseline = next(each['setting'] for each in stored['settings'] if each['chosen'])
-    earlier = tried if stored else []
+        first = next(each['setting'] for each in stored['settings'] if each['chosen'])
     # a trial that fails, as settings may, is not chosen
-    compare_all(trials, earlier, sweep.seeds, trials_dir, baseline, jobs, allow, dry_run, slurm)
+    compare_all(trials, earlier, sweep.seeds, trials_dir, first, jobs, allow, dry_run, slurm)
+    return (one_of_each(settings), None) if dry_run else choose(settings, sweep, work_dir)
 
 
 def compare_all(

@@ -32,8 +32,8 @@ class InMemoryDataPreprocessor(ClsDataPreprocessor):
             :class:`mmpretrain.models.ClsDataPreprocessor`.
 
     Raises:
-        ValueError: Views are to be mixed by ``batch_augments``; or, in ``forward``, images are
-            smaller than ``crop_size``.
+        ValueError: Views are to be mixed by ``batch_augments``, or a number cannot be meant; or, in
+            ``forward``, images are smaller than ``crop_size``.
 
     Example:
         >>> from mfef_mmrazor.datasets import InMemory

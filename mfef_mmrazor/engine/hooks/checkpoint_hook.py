@@ -215,9 +215,7 @@ class SafeCheckpointHook(CheckpointHook):
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         # mmengine adds to meta in the first process
         self.saved_at = {unit: meta[unit] for unit in ('epoch', 'iter')}
-        for scorer in (self, runner.val_loop):  # it may still be scoring
-            if hasattr(scorer, 'statistics'):
-                scorer.statistics.give_back()
+        getattr(runner.val_loop, 'statistics', self.statistics).give_back()  # it may be scoring
         if get_world_size() > 1:
             self.of_processes['buffers'] = all_gather_object(saved_buffers(unwrapped(runner.model)))
             averaging = averaging_hook(runner)

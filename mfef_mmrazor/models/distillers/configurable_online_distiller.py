@@ -52,8 +52,9 @@ class ConfigurableOnlineDistiller(OnlineDistiller):
     Raises:
         KeyError: A source, a mapping, ``ramped_losses`` or ``fused`` names something that is not
             there; or a source has an unknown key.
-        ValueError: A source is not a dict with one of the three keys; there is no such student; or
-            connectors read each other in a circle.
+        ValueError: A source is not a dict with one of the three keys; there is no such student;
+            connectors read each other in a circle; no loss reads a connector that can learn; or a
+            temperature is not positive.
         TypeError: A loss's ``forward`` has not the arguments that its mapping names.
 
     Example:

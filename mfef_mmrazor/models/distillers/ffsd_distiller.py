@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...cfg_type import Cfg
 from ...functional import shifted_map
 from ..losses import AttentionMapLoss, DiversityLoss, WholeMapLoss
-from ..losses.logit_losses import build_loss, check_weight
+from ..losses.logit_losses import build_loss, check_weights
 from ..precision import full_precision
 from .fused_classifier import FusedClassifier
 from .online_distiller import DEFAULT_RECORDERS, HIDDEN_STAGES, OnlineDistiller, Records
@@ -118,8 +118,9 @@ class FFSDDistiller(OnlineDistiller):
 
     Raises:
         ValueError: There are fewer than three students, ``in_channels`` does not have three
-            numbers, or ``tau`` is not positive; or, at the first step, a recorded map has other
-            channels than ``in_channels`` says, or is not twice as large as that of the next stage.
+            numbers, ``tau`` is not positive, or a weight is negative; or, at the first step, a
+            recorded map has other channels than ``in_channels`` says, or is not twice as large as
+            that of the next stage.
 
     Example:
         >>> import torch
@@ -184,12 +185,11 @@ class FFSDDistiller(OnlineDistiller):
         self.loss_mutual = build_loss(loss_mutual, 'MutualKLDivergence', tau)
         self.loss_ensemble = build_loss(loss_ensemble, 'EnsembleKLDivergence', tau)
         self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau)
-        for name, weight in (
-            ('diversity_weight', diversity_weight),
-            ('fusion_weight', fusion_weight),
-            ('decoder_weight', decoder_weight),
-        ):
-            check_weight(name, weight)
+        check_weights(
+            diversity_weight=diversity_weight,
+            fusion_weight=fusion_weight,
+            decoder_weight=decoder_weight,
+        )
         self.loss_diversity = DiversityLoss(diversity_weight)
         self.loss_shallow = AttentionMapLoss(diversity_weight)
         self.loss_map = AttentionMapLoss(fusion_weight)

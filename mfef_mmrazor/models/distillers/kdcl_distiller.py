@@ -14,7 +14,7 @@ from ...functional import (
     weighted_logits,
 )
 from ..builder import nearest
-from ..losses.logit_losses import build_loss, check_weight
+from ..losses.logit_losses import build_loss, check_weights
 from .online_distiller import LOGITS_ALONE, OnlineDistiller, Records
 
 TARGETS = dict(minlogit=minlogit_target, naive=naive_target, linear=linear_target)
@@ -58,9 +58,9 @@ class KDCLDistiller(OnlineDistiller):
         init_cfg: Initialization config.
 
     Raises:
-        ValueError: The variant is unknown, or ``tau`` is not positive; or, at a step, the labels
-            are mixed ones (B, K) and the variant is ``'minlogit'``, or no weights were found for
-            ``'general'``.
+        ValueError: The variant is unknown, ``tau`` is not positive, or ``loss_weight`` is negative;
+            or, at a step, the labels are mixed ones (B, K) and the variant is ``'minlogit'``, or no
+            weights were found for ``'general'``.
 
     Example:
         >>> import torch
@@ -87,7 +87,7 @@ class KDCLDistiller(OnlineDistiller):
             raise ValueError(
                 f'variant={variant!r}, expected one of {VARIANTS}{nearest(str(variant), VARIANTS)}'
             )
-        check_weight('loss_weight', loss_weight)
+        check_weights(loss_weight=loss_weight)
         self.variant = variant
         self.weights: Tensor | None = None  # found anew before every epoch
         self.loss_transfer = build_loss(loss_transfer, 'KLDivergence', tau, loss_weight=loss_weight)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...cfg_type import Cfg
 from ...functional import cosine_similarities, supervised_contrast
 from ..builder import build
-from ..losses.logit_losses import build_loss, check_temperature, check_weight
+from ..losses.logit_losses import build_loss, check_temperature, check_weights
 from ..precision import full_precision
 from .online_distiller import OnlineDistiller, Records
 from .recorded_maps import check_maps, one_per_student
@@ -79,8 +79,7 @@ class MCLDistiller(OnlineDistiller):
     ) -> None:
         super().__init__(num_students, recorders, init_cfg=init_cfg)
         check_temperature('temperature', temperature)
-        for name, weight in (('vcl_weight', vcl_weight), ('icl_weight', icl_weight)):
-            check_weight(name, weight)
+        check_weights(vcl_weight=vcl_weight, icl_weight=icl_weight)
         self.in_channels = one_per_student(in_channels, num_students)
         self.temperature = temperature
         self.vcl_weight, self.icl_weight = vcl_weight, icl_weight

@@ -12,7 +12,7 @@ from torch.func import functional_call
 from ...cfg_type import Cfg
 from ...functional import ensemble_logits
 from ..builder import build
-from ..losses.logit_losses import build_loss, check_weight
+from ..losses.logit_losses import build_loss, check_weights
 from .online_distiller import (
     LOGITS_ALONE,
     OnlineDistiller,
@@ -69,8 +69,9 @@ class OKDPHDistiller(OnlineDistiller):
 
     Raises:
         ValueError: The students are different networks; ``label_weight`` or ``averaging`` is not
-            between 0 and 1, ``interval`` is not a whole number from 1 on, or ``tau`` is not
-            positive; or, at the second step, :class:`DistillerUpdateHook` is missing.
+            between 0 and 1, ``transfer_weight`` is negative, ``interval`` is not a whole number
+            from 1 on, or ``tau`` is not positive; students recompute a part in the backward pass;
+            or, at the second step, :class:`DistillerUpdateHook` is missing.
 
     Example:
         >>> import torch
@@ -114,7 +115,7 @@ class OKDPHDistiller(OnlineDistiller):
                 raise ValueError(f'{name}={share}, expected a share between 0 and 1')
         if not isinstance(interval, int) or interval < 1:
             raise ValueError(f'interval={interval!r}, expected a whole number of steps, 1 or more')
-        check_weight('transfer_weight', transfer_weight)
+        check_weights(transfer_weight=transfer_weight)
         self.own_loss_weight = label_weight
         self.averaging = averaging
         self.interval = interval

@@ -155,10 +155,11 @@ def check_temperature(name: str, value: float) -> None:
         raise ValueError(f'{name}={value!r}, but a temperature must be positive')
 
 
-def check_weight(name: str, value: float) -> None:
-    """Raise a ``ValueError`` that names the argument if it is not a number of 0 or more."""
-    if not (isinstance(value, (int, float)) and value >= 0):
-        raise ValueError(f'{name}={value!r}, but a weight must be 0 or more')
+def check_weights(**weights: float) -> None:
+    """Raise a ``ValueError`` that names the first argument which is not a number of 0 or more."""
+    for name, value in weights.items():
+        if not (isinstance(value, (int, float)) and value >= 0):
+            raise ValueError(f'{name}={value!r}, but a weight must be 0 or more')
 
 
 def build_loss(
