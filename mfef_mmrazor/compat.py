@@ -5,6 +5,8 @@ Each function repairs one break, and does nothing where that break is not.
 
 import functools
 import importlib
+import io
+import itertools
 import logging
 import os
 import pickle
@@ -58,6 +60,7 @@ def apply() -> None:
     replace_pkg_resources()
     announce_configs()
     format_configs_once()
+    collect_arrays()
 
 
 def import_mmrazor() -> None:
@@ -387,6 +390,43 @@ def format_configs_once() -> None:
     formatted: dict[str, Any] = {}
     format_code.formatted = formatted  # type: ignore
     config.FormatCode = format_code
+
+
+def collect_arrays() -> None:
+    """Let mmengine bring the results of several processes together as NumPy arrays.
+
+    It pickles the scores of each image as a tensor, which keeps the memory of its whole batch. With
+    seven predictors and 10,000 images this took a minute.
+    """
+    import torch
+    from mmengine import dist
+
+    metric: Any = importlib.import_module('mmengine.evaluator.metric')
+
+    class Pickler(pickle.Pickler):
+        def reducer_override(self, value: Any) -> Any:
+            if type(value) is not torch.Tensor:
+                return NotImplemented
+            try:
+                return torch.from_numpy, (value.numpy(),)
+            except (TypeError, RuntimeError):  # bf16, on a GPU
+                return NotImplemented
+
+    def collect_results(
+        results: list[Any], size: int, device: str = 'cpu', tmpdir: str | None = None
+    ) -> list[Any] | None:
+        """As mmengine's of this name: those of all processes in the main one, else None."""
+        if dist.get_world_size() == 1:
+            return results[:size]
+        packed = io.BytesIO()
+        Pickler(packed).dump(results)
+        parts = dist.collect_results([packed.getvalue()], dist.get_world_size(), device, tmpdir)
+        if parts is None:
+            return None
+        in_turn = itertools.zip_longest(*map(pickle.loads, parts))
+        return [one for turn in in_turn for one in turn if one is not None][:size]
+
+    metric.collect_results = collect_results
 
 
 def init_cpu_processes(launcher: str = 'pytorch') -> None:

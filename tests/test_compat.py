@@ -10,9 +10,12 @@ from pathlib import Path
 import mmcv
 import pytest
 import torch
+from mmengine import dist
 from mmengine.config import Config
+from mmengine.evaluator import metric
 from mmengine.utils import digit_version
 from processes import in_processes, run_python
+from torch import distributed
 from yapf.yapflib.yapf_api import FormatCode
 
 from mfef_mmrazor import compat, doctor
@@ -242,6 +245,28 @@ def test_a_config_is_formatted_once(monkeypatch):
         "b = 'text'\n",
         'a = [\n    1,\n    2,\n]\n',
     ]
+
+
+def collect_as_mmengine_does():
+    """In one of two processes: the same results by mmengine's function and by its replacement."""
+    compat.init_cpu_processes()
+    rank = distributed.get_rank()
+    batch = torch.arange(12.0).view(4, 3) + 100 * rank
+    results = [dict(score=row, label=[torch.tensor(rank)], name=f'image {rank}') for row in batch]
+    results += [(batch.bfloat16(), None, torch.nn.Parameter(batch[:0]))] * (1 - rank)
+    for device in ('cpu', 'gpu'):
+        expected = dist.collect_results(results, 8, device)
+        found = metric.collect_results(results, 8, device)
+        assert (found is None) == (rank == 1)
+        if rank == 0:
+            assert len(found) == 8 and str(found) == str(expected)
+            assert found[0]['score'].untyped_storage().nbytes() == 12  # without its batch
+            found[0]['score'] += 1  # it can be written to
+
+
+def test_results_of_several_processes_are_those_that_mmengine_collects(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    in_processes(2, collect_as_mmengine_does)
 
 
 def test_installed_packages_by_distribution_and_by_module():
