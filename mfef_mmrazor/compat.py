@@ -61,6 +61,7 @@ def apply() -> None:
     announce_configs()
     format_configs_once()
     collect_arrays()
+    append_to_logs_in_place()
 
 
 def import_mmrazor() -> None:
@@ -427,6 +428,42 @@ def collect_arrays() -> None:
         return [one for turn in in_turn for one in turn if one is not None][:size]
 
     metric.collect_results = collect_results
+
+
+def append_to_logs_in_place() -> None:
+    """Let a step add its losses to mmengine's log without copying the log.
+
+    mmengine copies each scalar's whole history at every step: after 250,000 steps this took 10 ms a
+    step. Here a history is the used part of an array that grows by doubling.
+    """
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+
+    def appended(history: Any, value: float) -> Any:
+        if history.dtype != np.float64:
+            return np.append(history, value)
+        store, first = history, 0
+        if history.base is not None:
+            store = history.base
+            first = (history.ctypes.data - store.ctypes.data) // history.itemsize
+        end = first + len(history)
+        if end == len(store):
+            store = np.empty(2 * len(history) + 16)
+            store[: len(history)] = history
+            first, end = 0, len(history)
+        store[end] = value
+        return store[first : end + 1]
+
+    def update(self: Any, log_val: float, count: int = 1) -> None:
+        """As mmengine's of this name."""
+        if not (isinstance(log_val, (int, float)) and isinstance(count, (int, float))):
+            raise TypeError(
+                f'expected a number and how many it stands for, got {log_val!r} and {count!r}'
+            )
+        self._log_history = appended(self._log_history, log_val)[-self.max_length :]
+        self._count_history = appended(self._count_history, count)[-self.max_length :]
+
+    HistoryBuffer.update = update
 
 
 def init_cpu_processes(launcher: str = 'pytorch') -> None:

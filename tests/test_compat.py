@@ -1,5 +1,6 @@
 """Each repair, in a process of its own where it changes what is global."""
 
+import copy
 import importlib
 import os
 import pickle
@@ -228,6 +229,43 @@ def test_getattr_in_a_checkpoint_reaches_only_the_log_buffer():
     for owner, name in ((HistoryBuffer, '__class__'), (os, 'system'), (HistoryBuffer(), 'mean')):
         with pytest.raises(pickle.UnpicklingError, match='refused'):
             compat.history_buffer_method(owner, name)
+
+
+@pytest.mark.parametrize('most', [1000, 40])
+def test_a_log_has_what_was_appended_and_shares_it_with_no_copy(most):
+    from mmengine.logging import HistoryBuffer
+
+    log, expected = HistoryBuffer(max_length=most), []
+    for i in range(100):
+        if i == 50:
+            copies = [
+                copy.deepcopy(log),
+                pickle.loads(pickle.dumps(log)),
+                HistoryBuffer(*log.data, most),
+            ]
+        log.update(i / 7, 1 + i % 3)
+        expected.append((i / 7, 1 + i % 3))
+    assert list(zip(*log.data, strict=True)) == expected[-most:]
+    for other in copies:
+        other.update(5, 2)
+        assert list(zip(*other.data, strict=True)) == [*expected[:50], (5, 2)][-most:]
+    assert list(zip(*log.data, strict=True)) == expected[-most:]
+    assert len(pickle.dumps(copies[0])) < 3000  # without the room for more
+    log = HistoryBuffer([1, 2], [1, 1])  # whole numbers, as mmengine has them
+    log.update(0.5)
+    assert log.data[0].tolist() == [1, 2, 0.5] and log.data[1].tolist() == [1, 1, 1]
+    with pytest.raises(TypeError, match='expected a number'):
+        log.update('0.5')
+
+
+def test_a_log_is_not_copied_at_every_step():
+    from mmengine.logging import HistoryBuffer
+
+    log, stores = HistoryBuffer(), []
+    for i in range(1000):
+        log.update(i)
+        stores.append(log.data[0].base)
+    assert len({id(store) for store in stores}) < 10
 
 
 def test_configs_of_installed_packages_are_found(tmp_path):

@@ -93,8 +93,10 @@ class Diversity(BaseMetric):
         pairs = len(students) * (len(students) - 1)
         labels, logs = scores.argmax(dim=-1), _log(scores)
         unlike = (labels[:, None] != labels[None]).sum(dim=(0, 1)) / pairs
-        kl = (scores[:, None] * (logs[:, None] - logs[None])).sum(dim=-1)  # (m, m, B), 0 for i = j
-        self.results += torch.stack([unlike, kl.sum(dim=(0, 1)) / pairs], dim=1).tolist()
+        # the sum over all pairs, 0 for i = j, without an (m, m, B, K)
+        own = len(students) * (scores * logs).sum(dim=(0, 2))
+        kl = own - (scores.sum(dim=0) * logs.sum(dim=0)).sum(dim=1)
+        self.results += torch.stack([unlike, kl.clamp_min(0) / pairs], dim=1).tolist()
 
     def compute_metrics(self, results: list[list[float]]) -> dict[str, float]:
         """Means over all images."""

@@ -54,6 +54,7 @@ class FiniteHook(Hook):
         if skip_nonfinite < 0:
             raise ValueError(f'skip_nonfinite={skip_nonfinite}, expected 0 or more')
         self.skip_nonfinite = skip_nonfinite
+        self.weights: list[Tensor] = []
         self.gradient_norms: list[Tensor] = []
         self.buffers: list[tuple[Tensor, Tensor]] = []
 
@@ -69,7 +70,8 @@ class FiniteHook(Hook):
             wrapper.optimizer.register_step_pre_hook(self._before_step)
             for wrapper in optim_wrappers(runner)
         ]
-        on_gpu = next(runner.model.parameters()).is_cuda
+        self.weights = list(unwrapped(runner.model).parameters())  # slow to gather at each step
+        on_gpu = self.weights[0].is_cuda
         self.drops_gradients = not on_gpu or bool(self.skip_nonfinite)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -103,7 +105,7 @@ class FiniteHook(Hook):
         }
         if self.gradient_norms:
             numbers[GRADIENTS] = torch.stack(self.gradient_norms).sum()
-        numbers[WEIGHTS] = total_norm(unwrapped(runner.model).parameters())
+        numbers[WEIGHTS] = total_norm(self.weights)
         # mmengine's log waits for the losses as well
         device = numbers[WEIGHTS].device
         sums = [x.to(device, torch.float32).sum() for x in numbers.values()]
@@ -114,6 +116,7 @@ class FiniteHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave the optimizer as it was."""
+        self.weights = []
         for handle in self.handles:
             handle.remove()
 
