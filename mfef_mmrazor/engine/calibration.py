@@ -8,6 +8,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from ..models.data_samples import PredictedSamples, single_labels
+
 BINS = 15
 UNSCORED: list[float] = []  # not None: of several processes' results mmengine drops each None
 
@@ -33,15 +35,18 @@ class Calibration(BaseMetric):
         {'nll': 0.693, 'ece': 50.0}
     """
 
-    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+    def process(
+        self, data_batch: Any, data_samples: PredictedSamples | Sequence[dict[str, Any]]
+    ) -> None:
         """Take in one batch: of each image what is needed, three numbers or none."""
-        labels = [sample['gt_label'] for sample in data_samples if 'gt_label' in sample]
-        single = len(labels) == len(data_samples) and all(y.numel() == 1 for y in labels)
-        scores = _probabilities(data_samples) if single else None
-        if scores is None:
+        if isinstance(data_samples, PredictedSamples):
+            label = data_samples.labels
+        else:
+            label = single_labels(data_samples)
+        scores = _probabilities(data_samples)
+        if label is None or scores is None:
             self.results += [UNSCORED] * len(data_samples)
             return
-        label = torch.cat([label.flatten() for label in labels]).cpu()
         confidence, predicted = scores.max(dim=1)
         nll = -_log(scores.gather(1, label[:, None]))[:, 0]
         self.results += torch.stack([nll, confidence, (predicted == label).double()], 1).tolist()
@@ -82,7 +87,9 @@ class Diversity(BaseMetric):
         {'students.disagreement': 50.0, 'students.kl': 0.416}
     """
 
-    def process(self, data_batch: Any, data_samples: Mapping[str, list[BaseDataElement]]) -> None:
+    def process(
+        self, data_batch: Any, data_samples: Mapping[str, Sequence[BaseDataElement]]
+    ) -> None:
         """Take in one batch of predictions of every predictor."""
         students = [samples for name, samples in data_samples.items() if name.startswith('student')]
         found = [_probabilities(samples) for samples in students]
@@ -108,9 +115,12 @@ class Diversity(BaseMetric):
 
 def _probabilities(samples: Sequence[Any]) -> Tensor | None:
     """Scores (B, K) of samples; None unless they are of classes that exclude each other."""
-    if not all('pred_score' in sample for sample in samples):
+    if isinstance(samples, PredictedSamples):
+        scores = samples.scores.double()
+    elif all('pred_score' in sample for sample in samples):
+        scores = torch.stack([sample.get('pred_score') for sample in samples]).cpu().double()
+    else:
         return None
-    scores = torch.stack([sample.get('pred_score') for sample in samples]).cpu().double()
     return scores if bool(((scores.sum(dim=-1) - 1).abs() < 1e-2).all()) else None
 
 

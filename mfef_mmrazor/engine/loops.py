@@ -1,6 +1,7 @@
 """Validation and test loops that score every predictor in one pass over the data."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,14 @@ import torch
 from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.runner import BaseLoop, TestLoop, ValLoop, autocast
+from mmengine.structures import BaseDataElement
+from mmpretrain.evaluation import Accuracy
 from mmrazor.registry import LOOPS
 
 from ..models.algorithms.online_distill import Predictions
-from ..models.data_samples import labels_of
+from ..models.data_samples import PredictedSamples, labels_of
+from .accuracy import BatchAccuracy
+from .calibration import Calibration
 from .statistics import CommonStatistics
 from .unwrap import unwrapped
 
@@ -32,6 +37,9 @@ class PredictorsEvaluator:
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.template = evaluator
+        for metric in evaluator.metrics:
+            if type(metric) is Accuracy:
+                metric.__class__ = BatchAccuracy
         self.together: list[BaseMetric] = []
         self.evaluators: dict[str, Evaluator] = {}
 
@@ -51,7 +59,7 @@ class PredictorsEvaluator:
                     if isinstance(metric, DumpResults) and name != 'student0':
                         path = Path(metric.out_file_path)
                         metric.out_file_path = str(path.with_suffix(f'.{name}{path.suffix}'))
-            self.evaluators[name].process(data_samples=samples, data_batch=data_batch)
+            process(self.evaluators[name], samples, data_batch)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Metrics of all predictors over the ``size`` images of the data set."""
@@ -60,6 +68,25 @@ class PredictorsEvaluator:
         for metric in self.together:
             named |= metric.evaluate(size)
         return {**metrics['student0'], **named}
+
+
+def process(
+    evaluator: Evaluator, samples: Sequence[BaseDataElement], data_batch: dict[str, Any]
+) -> None:
+    """As the evaluator's own, but metrics that can get the batch as a whole."""
+    if type(evaluator) is not Evaluator:
+        evaluator.process(data_samples=samples, data_batch=data_batch)
+        return
+    whole: list[BaseMetric] = []
+    if isinstance(samples, PredictedSamples) and samples.labels is not None:
+        whole = [x for x in evaluator.metrics if isinstance(x, (BatchAccuracy, Calibration))]
+    for metric in whole:
+        metric.process(data_batch, samples)
+    one_by_one = [metric for metric in evaluator.metrics if metric not in whole]
+    if one_by_one:
+        as_dicts = [sample.to_dict() for sample in samples]
+        for metric in one_by_one:
+            metric.process(data_batch, as_dicts)
 
 
 def collected_as(evaluator: Evaluator | PredictorsEvaluator) -> dict[str, Any]:

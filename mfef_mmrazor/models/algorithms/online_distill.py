@@ -29,7 +29,7 @@ from ..student_facts import is_multi_label, number_of_classes, predicts_itself
 from ..students import build_student
 from ..trunk import Trunk
 
-Predictions = dict[str, list[BaseDataElement]]
+Predictions = dict[str, Sequence[BaseDataElement]]
 
 
 @MODELS.register_module()
