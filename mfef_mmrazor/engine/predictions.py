@@ -16,21 +16,29 @@ SUFFIXES = ('.csv', '.json', '.pkl')
 
 
 class KeptPredictions(BaseMetric):
-    """Keeps what was predicted for each image, in the order of the data set; scores nothing."""
+    """Keeps what was predicted for each image, in the order of the data set; scores nothing.
 
-    def __init__(self, **kwargs: Any) -> None:
+    Args:
+        all_scores: Keep the scores of all classes, not only of those predicted.
+        **kwargs: Those of mmengine's ``BaseMetric``.
+    """
+
+    def __init__(self, all_scores: bool, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.all_scores = all_scores
         self.kept: list[dict[str, Any]] = []
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Take in one batch."""
         for sample in data_samples:
+            predicted, scores = sample['pred_label'], sample['pred_score']
+            # as tensors: a list takes eight times the memory
             self.results.append(
                 dict(
                     image=sample.get('img_path', sample.get('sample_idx')),
                     label=_numbers(sample.get('gt_label', [])),
-                    predicted=_numbers(sample['pred_label']),
-                    scores=_numbers(sample['pred_score']),
+                    predicted=_numbers(predicted),
+                    scores=(scores if self.all_scores else scores[predicted.long()]).cpu(),
                 )
             )
 
@@ -49,8 +57,10 @@ def check_suffix(path: Path) -> None:
 def keep_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) -> None:
     """Let an evaluator keep what is to be written to a file."""
     how = collected_as(evaluator)
-    pickled = path.suffix == '.pkl'
-    evaluator.metrics.append(DumpResults(str(path), **how) if pickled else KeptPredictions(**how))
+    if path.suffix == '.pkl':
+        evaluator.metrics.append(DumpResults(str(path), **how))
+    else:
+        evaluator.metrics.append(KeptPredictions(all_scores=path.suffix == '.json', **how))
 
 
 def write_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) -> None:
@@ -75,7 +85,7 @@ def write_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) ->
                 image=image['image'],
                 label=image['label'],
                 **{
-                    name: {key: found[i][key] for key in ('predicted', 'scores')}
+                    name: dict(predicted=found[i]['predicted'], scores=_numbers(found[i]['scores']))
                     for name, found in kept.items()
                 },
             )
@@ -93,7 +103,7 @@ def write_predictions(evaluator: Evaluator | PredictorsEvaluator, path: Path) ->
             predicted, scores = found[i]['predicted'], found[i]['scores']
             row += [
                 ' '.join(map(str, predicted)),
-                ' '.join(f'{scores[label]:.6f}' for label in predicted),
+                ' '.join(f'{score:.6f}' for score in _numbers(scores)),
             ]
         writer.writerow(row)
     write_atomically(path, file.getvalue().encode())
