@@ -197,7 +197,9 @@ def warn_of_other_settings(cfg: Config, stored: dict[str, Any], path: str | Path
     if unlike:
         print_log(
             f'{path}, from which the run goes on, was trained with other settings: '
-            f'{shortened(unlike)}. If it is of an earlier run, choose another work dir',
+            f'{shortened(unlike)}. If it is of an earlier run, choose another work dir'
+            + '. The optimizer goes on with the learning rate and weight decay that are stored'
+            * any(key.startswith('optim_wrapper.optimizer') for key in unlike),
             level=logging.WARNING,
         )
 

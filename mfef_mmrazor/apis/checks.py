@@ -1,10 +1,12 @@
 """Checks of a training's config and work dir before anything is built or written."""
 
+import logging
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import all_gather_object, get_world_size
+from mmengine.logging import print_log
 from mmpretrain.registry import OPTIMIZERS
 from torch import nn
 
@@ -91,6 +93,14 @@ def check_loop(cfg: Config) -> None:
                 f'param_scheduler: {scheduler["type"]} goes by epochs, but the training by '
                 'iterations, so it would never step: set by_epoch=False and give its times in '
                 'iterations'
+            )
+        times = [scheduler.get('T_max'), *(scheduler.get('milestones') or [])]
+        until = max((time for time in times if isinstance(time, int)), default=0)
+        if (by_epoch or by_iterations(cfg)) and until > found[length]:
+            print_log(
+                f'param_scheduler: {scheduler.get("type")} goes on until {until}, beyond '
+                f'train_cfg.{length}={found[length]}: the training ends at a high learning rate',
+                level=logging.WARNING,
             )
 
 

@@ -239,5 +239,6 @@ def check_unchanged(configs: Configs, work_dir: Path) -> None:
                 raise ValueError(
                     f'{work_dir} has runs of another {entry.name}: '
                     + ', '.join(f'{key} was {a!r}, is {b!r}' for key, a, b in keys[:4])
-                    + '. Choose another work dir'
+                    + '. Choose another work dir; or, to train this one anew, delete '
+                    f'{config_file(work_dir, entry.name)} and {work_dir / "runs" / entry.name}'
                 )

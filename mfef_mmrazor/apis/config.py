@@ -1,5 +1,6 @@
 """Reads a config file, applies the command line to it and checks its keys."""
 
+import ast
 import logging
 import traceback
 from json import JSONDecodeError
@@ -59,6 +60,7 @@ def load_config(
         raise FileNotFoundError(f'{config}: {error}{successor(str(error))}') from None
     except KeyError as error:
         raise duplicate_keys(config, error) from None
+    warn_of_variables(Path(config))
     check_options(cfg_options or {}, cfg)
     cfg.merge_from_dict(cfg_options or {})
     check_keys(cfg)
@@ -136,6 +138,30 @@ def use_iterations(cfg: Config) -> None:
     if logger is not None:
         logger.setdefault('log_metric_by_epoch', False)
     cfg.setdefault('log_processor', {}).setdefault('by_epoch', False)
+
+
+def warn_of_variables(path: Path) -> None:
+    """Warn of variables that a config file sets over its bases, and that nothing in it reads."""
+    if path.suffix != '.py':
+        return
+    file = ast.parse(path.read_text(encoding='utf-8'))
+    set_here = {
+        target.id
+        for line in file.body
+        if isinstance(line, ast.Assign)
+        for target in line.targets
+        if isinstance(target, ast.Name)
+    }
+    names = (node for node in ast.walk(file) if isinstance(node, ast.Name))
+    read_here = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+    unread = sorted(set_here - read_here - KNOWN_KEYS - {'_base_', 'data_hint'})
+    if '_base_' in set_here and unread:
+        print_log(
+            f'{path}: nothing in it reads {", ".join(unread)}. To set a variable that a base has '
+            'as well changes nothing: the base has used its own. Set what it was used for, such as '
+            'model or train_dataloader',
+            level=logging.WARNING,
+        )
 
 
 def check_options(options: dict[str, Any], cfg: Config) -> None:

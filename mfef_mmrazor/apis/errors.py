@@ -46,3 +46,10 @@ def user_errors() -> Iterator[None]:
             raise
         print(f'error: {message}', file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(
+            'interrupted: --resume goes on from the last checkpoint. `kill`, in place of Ctrl-C, '
+            'saves one first',
+            file=sys.stderr,
+        )
+        raise SystemExit(130) from None

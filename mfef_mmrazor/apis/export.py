@@ -185,4 +185,9 @@ def _best(number: int, checkpoint: Path, stored: dict[str, Any]) -> int:
         f'best: student{best}; validation accuracy at {UNITS[unit]} {last[unit]} (checkpoint: '
         f'{UNITS[unit]} {now}), from {source}: {figures}'
     )
+    if last[unit] != now:
+        print(
+            f'WARNING: {source} has no scores of {UNITS[unit]} {now}, which may name another '
+            'student: keep results.json beside the checkpoint'
+        )
     return best

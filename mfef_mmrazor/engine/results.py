@@ -1,7 +1,9 @@
 """What a run leaves behind: accuracies of every predictor, by epoch, and how they came about."""
 
 import io
+import itertools
 import json
+import logging
 import platform
 import re
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,6 +30,7 @@ PACKAGES = (
 )  # fmt: skip
 SCHEMA = 2
 """Version of ``results.json``, as ``docs/results.md`` describes it; the first had no number."""
+CHECKPOINTS = ('epoch_*.pth', 'iter_*.pth', 'best_*.pth')
 METRIC = 'accuracy/top1'
 # what stands for a predictor where there is no top-1 accuracy; else the first number there is
 PREFERRED = (METRIC, 'multi-label/mAP', 'single-label/f1-score', 'multi-label/f1-score')
@@ -229,6 +233,26 @@ def deployed_size(network: nn.Module, inputs: Tensor) -> dict[str, int]:
     return dict(
         parameters=sum(p.numel() for p in network.parameters()),
         macs=sum(counts.get(layer, 0) for layer in layers) // 2,  # one is two operations
+    )
+
+
+def put_aside(work_dir: Path) -> None:
+    """Move what an earlier run has left in a work dir into a folder ``earlier_<n>`` there."""
+    names = ('results.json', 'curves.png', 'last_checkpoint', *CHECKPOINTS)
+    found = [path for name in names for path in work_dir.glob(name)]
+    if not found:
+        return
+    folder = next(
+        folder for n in itertools.count(1) if not (folder := work_dir / f'earlier_{n}').exists()
+    )
+    folder.mkdir()
+    for path in found:
+        path.rename(folder / path.name)
+    print_log(
+        f'{work_dir} had results or checkpoints of an earlier run, which are now in {folder}. To '
+        'go on with a run: --resume',
+        logger='current',
+        level=logging.WARNING,
     )
 
 

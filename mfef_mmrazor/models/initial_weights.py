@@ -182,7 +182,8 @@ def warn_of_twins(students: Sequence[Weights]) -> None:
             if a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a):
                 print_log(
                     f'student{j} and student{i} have the same weights and see the same images. '
-                    'They stay equal and teach each other nothing, unless they have dropout: '
+                    'They stay equal and teach each other nothing, unless they have dropout or the '
+                    'method has weights of its own, which make a small difference: '
                     'start them from other weights, or give each a view of its own (see '
                     'configs/_base_/datasets/cifar10_folder_views.py)',
                     logger='current',

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from processes import in_processes
 from torch import distributed, nn
 
-from mfef_mmrazor.apis.checks import check_folder, check_sync_bn, check_training
+from mfef_mmrazor.apis.checks import check_folder, check_loop, check_sync_bn, check_training
 
 
 def test_a_file_in_the_place_of_the_work_dir(tmp_path):
@@ -14,6 +14,18 @@ def test_a_file_in_the_place_of_the_work_dir(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(NotADirectoryError, match=f'{tmp_path}/file is a file, expected a folder'):
         check_folder(tmp_path / 'file/run')
+
+
+@pytest.mark.parametrize(('change', 'told'), [
+    (dict(type='CosineAnnealingLR', T_max=20), 'CosineAnnealingLR goes on until 20'),
+    (dict(type='MultiStepLR', milestones=[5, 15]), 'MultiStepLR goes on until 15'),
+    (dict(type='CosineAnnealingLR', T_max=10), ''),
+    (dict(type='MultiStepLR', milestones=[5, 9]), ''),
+    (dict(type='CosineAnnealingLR', T_max=200, by_epoch=False), ''),  # iterations
+])  # fmt: skip
+def test_a_schedule_that_is_longer_than_the_training_is_told(change, told, capsys):
+    check_loop(Config(dict(train_cfg=dict(max_epochs=10), param_scheduler=[change])))
+    assert (told in capsys.readouterr().out) if told else not capsys.readouterr().out
 
 
 def test_numbers_that_cannot_be():

@@ -69,6 +69,17 @@ def test_what_is_only_scored_is_scored_in_mixed_precision(tmp_path):
     assert load_config(path, amp=True).test_cfg.fp16 is True
 
 
+def test_a_variable_that_only_a_base_reads_is_told(tmp_path, capsys):
+    path = tmp_path / 'config.py'
+    base = f'_base_ = [{str(CONFIG)!r}]\n'
+    path.write_text(f'{base}student = dict(backbone=dict(depth=20))\nsize = 32\n')
+    load_config(path)
+    assert 'config.py: nothing in it reads size, student.' in capsys.readouterr().out
+    path.write_text(f'{base}epochs = 3\ntrain_cfg = dict(max_epochs=epochs)\n')
+    load_config(path)
+    assert 'nothing in it reads' not in capsys.readouterr().out
+
+
 def test_a_misspelt_key_of_a_config_file(tmp_path):
     path = tmp_path / 'config.py'
     path.write_text(f'_base_ = [{str(CONFIG)!r}]\nparam_schedulers = []\n')

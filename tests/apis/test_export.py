@@ -286,7 +286,12 @@ BEST = {
         'student0; validation accuracy at epoch 1 (checkpoint: epoch 2), from {}/epoch_2.pth: '
         'student0 60.00 %, student1 50.00 %',
     ),
-    'no record beside it': (scores((50, 60)), None, 1, 'student1; '),
+    'no record beside it': (
+        scores((50, 60)), None, 1,
+        'student1; validation accuracy at epoch 1 (checkpoint: epoch 2), from {0}/epoch_2.pth: '
+        'student0 50.00 %, student1 60.00 %\n'
+        'WARNING: {0}/epoch_2.pth has no scores of epoch 2, which may name another student: keep',
+    ),
     'of equal ones the first': (scores((60, 60)), None, 0, 'student0; '),
 }  # fmt: skip
 

@@ -177,15 +177,41 @@ def test_an_earlier_run_in_the_same_folder_is_not_taken_for_this_one(
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(ResultsHook, 'after_train_iter', interrupt)
-        train(config(work_dir, model__distiller__tau=5))
-    assert not (work_dir / 'results.json').exists()
-    train(config(work_dir, model__distiller__tau=5), resume=True)
+    changed = dict(model__distiller__tau=5, optim_wrapper__optimizer__lr=0.5)
+    train(config(work_dir, **changed), resume=True)
     assert re.search(
-        'epoch_2.pth, .* other settings: model.distiller.tau was not set, is 5',
+        'epoch_2.pth, .* other settings: model.distiller.tau was not set, is 5, .*'
+        'The optimizer goes on with the learning rate and weight decay that are stored',
         capsys.readouterr().out,
     )
+    earlier = {path.name: path.read_bytes() for path in work_dir.iterdir() if path.is_file()}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(ResultsHook, 'after_train_iter', interrupt)
+        train(config(work_dir, **changed))
+    assert not any(path.suffix in ('.json', '.pth') for path in work_dir.iterdir())
+    kept = {path.name: path.read_bytes() for path in (work_dir / 'earlier_1').iterdir()}
+    assert {'results.json', 'curves.png', 'epoch_2.pth', 'last_checkpoint'} <= kept.keys()
+    assert kept.items() <= earlier.items()
+    again = train(config(work_dir, **changed), resume=True)
+    assert again.epoch == 2 and len(results(work_dir)['history']) == 2
+
+
+def test_a_run_may_start_from_a_checkpoint_in_its_own_folder(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / 'run')
+    cfg = config(tmp_path / 'run')
+    cfg.load_from = str(tmp_path / 'run/epoch_2.pth')
+    train(cfg)
+    assert (tmp_path / 'run/earlier_1/epoch_2.pth').read_bytes() == (
+        finished / 'epoch_2.pth'
+    ).read_bytes()
+    assert results(tmp_path / 'run')['history'] != results(finished)['history']
+
+
+def test_interrupting_a_tool_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stopped, user_errors():
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err.startswith('interrupted: --resume goes on from the last')
 
 
 def test_resume_of_a_finished_run_writes_the_results_again(finished):

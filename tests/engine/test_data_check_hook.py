@@ -45,6 +45,7 @@ def run(
     batch_size=9,
     train_cfg=dict(by_epoch=True, max_epochs=1),
     val_dataloader=None,
+    topk=1,
     **options,
 ):
     dataset = dict(type='mmpretrain.Digits', train_per_class=1, pipeline=PIPELINE)
@@ -67,7 +68,7 @@ def run(
         train_cfg=train_cfg,
         val_dataloader=val_dataloader,
         val_cfg=val_dataloader and dict(),
-        val_evaluator=val_dataloader and dict(type='mmpretrain.Accuracy'),
+        val_evaluator=val_dataloader and dict(type='mmpretrain.Accuracy', topk=topk),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
         custom_hooks=[dict(type='mmrazor.DataCheckHook')],
         randomness=dict(seed=0),
@@ -160,5 +161,16 @@ def test_more_classes_than_the_head_has(tmp_path):
         run(tmp_path, five)
 
 
-def test_fewer_classes_than_the_head_has_are_trained_on(tmp_path):
+def test_fewer_classes_than_the_head_has_are_trained_on_and_told(tmp_path, capsys):
     run(tmp_path, dict(SMALL, head=dict(type='LinearClsHead', num_classes=12, in_channels=64)))
+    assert 'has 10 classes, but num_classes=12 in the head' in capsys.readouterr().out
+
+
+def test_topk_of_more_than_there_are_classes(tmp_path):
+    val = dict(
+        batch_size=9,
+        dataset=dict(type='mmpretrain.Digits', pipeline=PIPELINE),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+    )
+    with pytest.raises(ValueError, match='topk=.11,., but there are 10 classes'):
+        run(tmp_path, val_dataloader=val, topk=11)

@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.datasets.samplers import RepeatAugSampler
+from mmpretrain.evaluation import Accuracy
 from mmrazor.registry import HOOKS
 from torch.utils.data import DataLoader
 
@@ -43,6 +44,7 @@ class DataCheckHook(Hook):
         model, loader = unwrapped(runner.model), runner.train_dataloader
         network = getattr(model, 'architecture', model)
         _check_classes(loader.dataset, number_of_classes(network))
+        _check_topk(runner, number_of_classes(network))
         if not len(loader):
             raise ValueError(
                 f'train_dataloader: the {len(loader.sampler)} images of this process make no batch '
@@ -72,6 +74,23 @@ def _check_classes(dataset: Any, expected: int | None) -> None:
             f'train_dataloader.dataset has {found} classes, but num_classes={expected} in the head '
             'of the network; set it to the number of classes'
         )
+
+    if expected and 1 < found < expected:
+        print_log(
+            f'train_dataloader.dataset has {found} classes, but num_classes={expected} in the head '
+            'of the network: no image is of the others. Set it to the number of classes',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _check_topk(runner: Runner, classes: int | None) -> None:
+    for metric in runner.val_loop.evaluator.metrics if runner.val_loop else []:
+        if isinstance(metric, Accuracy) and classes and max(metric.topk) > classes:
+            raise ValueError(
+                f'val_evaluator: topk={metric.topk}, but there are {classes} classes; set topk to '
+                'what there can be, such as (1,)'
+            )
 
 
 def warn_of_repeats(loader: DataLoader[Any]) -> None:

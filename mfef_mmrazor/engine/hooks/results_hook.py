@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmrazor.registry import HOOKS
@@ -30,6 +30,7 @@ from ..results import (
     package_versions,
     peak_memory_mb,
     primary_metric,
+    put_aside,
     summarize,
     summarize_students,
     unit_of,
@@ -69,13 +70,15 @@ class ResultsHook(Hook):
         self._named: set[str] = set()  # loss terms that the log has a line for
 
     def before_train(self, runner: Runner) -> None:
-        """Add calibration to what validation measures, and remove an earlier run's results.
+        """Add calibration to what validation measures, and put an earlier run aside.
 
         And score the epoch a run is resumed from: its checkpoint was saved before it was scored.
         """
         self._skips = runner._resume
-        if not runner._resume and is_main_process():  # it would be of another run
-            Path(runner.work_dir, 'results.json').unlink(missing_ok=True)
+        if not runner._resume:
+            barrier()  # all have loaded what they start from
+            if is_main_process():
+                put_aside(Path(runner.work_dir))
         self.measure_calibration(runner)
         ((unit, over),) = position(runner).items()
         if not over or over in [entry.get(unit) for entry in self.history] or not runner.val_loop:

@@ -1,5 +1,6 @@
 """The algorithm: N students, one batch for all, one optimizer step."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -180,7 +181,8 @@ class OnlineDistill(BaseAlgorithm):
         Or for a list of batches, other views of the same images: one per student, and those that
         the method wants for itself.
         """
-        if not (self.looked_for_twins or isinstance(inputs, list)):
+        first = not self.looked_for_twins
+        if first and not isinstance(inputs, list):
             warn_of_twins([self.student_weights(i) for i in range(len(self.students))])
         self.looked_for_twins = True
         self.distiller.check_updates(self.students)
@@ -195,6 +197,13 @@ class OnlineDistill(BaseAlgorithm):
         labels = targets(data_samples, self.multi_label)
         self.distiller.hand_out(labels)
         distill = self.distiller.compute_distill_losses(records, labels)
+        if first and distill and not any('loss' in name for name in distill):
+            print_log(
+                f'{type(self.distiller).__name__}: its terms {shortened([*distill])} are not '
+                'trained: mmengine adds up those that have "loss" in their names',
+                logger='current',
+                level=logging.WARNING,
+            )
         if self.distillation_stopped:
             # every parameter stays in the graph, as DDP wants it
             distill = {name: 0 * value for name, value in distill.items()}
@@ -308,7 +317,15 @@ class OnlineDistill(BaseAlgorithm):
                 if mode == 'predict' and samples is not None:  # which the heads write into
                     samples = [copied(sample) for sample in samples]
                 with recorders:
-                    outputs.append(student(start_of(view), samples, mode=mode))
+                    try:
+                        outputs.append(student(start_of(view), samples, mode=mode))
+                    except RuntimeError as error:
+                        if 'shapes cannot be multiplied' not in str(error):
+                            raise
+                        raise ValueError(
+                            f'student{len(outputs)}: {error}; do in_channels of its head fit its '
+                            'backbone?'
+                        ) from error
         records = self.distiller.collect_records()
         if extra:
             records['extra_views'] = extra

@@ -788,3 +788,20 @@ def test_layer_wise_learning_rates_are_those_of_each_network_alone(monkeypatch):
     monkeypatch.delattr(ImageClassifier, 'get_layer_depth')  # as TimmClassifier, which has none
     with pytest.raises(ValueError, match='CifarResNet of student0 does not know'):
         settings(small)
+
+
+def test_a_head_that_does_not_fit_its_backbone_is_named():
+    model = online()
+    model.peers[0].head.fc = torch.nn.Linear(32, 10)
+    with pytest.raises(ValueError, match='student1: .*cannot be multiplied.*in_channels of its'):
+        model.loss(*batch())
+
+
+def test_terms_that_are_not_trained_are_told(log, monkeypatch):
+    model = online()
+    monkeypatch.setattr(
+        model.distiller, 'compute_distill_losses', lambda records, labels: dict(mutual=labels.sum())
+    )
+    for _ in range(2):
+        assert 'distill.mutual' in model.loss(*batch())
+    assert sum('its terms mutual are not trained' in line for line in log) == 1
