@@ -47,8 +47,14 @@ def arguments_of_distiller(
 
     Raises:
         ValueError: An argument is needed, and the students do not say it either.
+        TypeError: The method does not take the number of students.
     """
-    takes, _ = arguments_of(kind)
+    takes, more = arguments_of(kind)
+    if 'num_students' not in takes and not more:
+        raise TypeError(
+            f'{kind.__name__} does not take num_students: let its __init__ have this argument and '
+            'pass it to super().__init__'
+        )
     cfg = {'num_students': len(students), **cfg}
     told: dict[str, Any] = {}
     if 'num_classes' in takes and 'num_classes' not in cfg:

@@ -140,6 +140,17 @@ def test_nothing_happens_at_the_planned_length(tmp_path):
     assert rates(tmp_path / 'half', 2, STEPS, 'restart', resume=True) == whole[4:]
 
 
+def test_another_schedule_of_the_same_length(tmp_path):
+    steps, later = ([dict(STEPS, milestones=times)] for times in ([1, 3], [1, 2]))
+    (tmp_path / 'run').mkdir()
+    rates(tmp_path / 'run', 4, steps)
+    (tmp_path / 'run/last_checkpoint').write_text(str(tmp_path / 'run/epoch_2.pth'))
+    for how, expected in (('keep', [0.1] * 4 + [0.01] * 4), ('config', [0.01] * 8)):
+        found = rates(tmp_path / 'run', 4, later, how, resume=True)
+        assert found == pytest.approx(expected)
+        (tmp_path / 'run/last_checkpoint').write_text(str(tmp_path / 'run/epoch_2.pth'))
+
+
 def test_an_unknown_choice():
     with pytest.raises(
         ValueError, match="how='longer', expected one of keep, config, stretch, rest"

@@ -8,7 +8,8 @@ from mmpretrain.models.heads import MultiTaskHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from mfef_mmrazor.models import FFLDistiller, MutualKLDivergence, OnlineDistill
+from mfef_mmrazor.models import DMLDistiller, FFLDistiller, MutualKLDivergence, OnlineDistill
+from mfef_mmrazor.models.from_students import arguments_of_distiller
 from mfef_mmrazor.models.student_facts import number_of_classes
 
 STUDENT = dict(
@@ -299,3 +300,12 @@ def test_students_of_several_tasks_are_refused():
     several = dict(STUDENT, head=dict(type='MultiTaskHead', task_heads=tasks, in_channels=64))
     with pytest.raises(ValueError, match='student0: a MultiTaskHead has logits for each'):
         online([several] * 2, 'DMLDistiller')
+
+
+def test_a_method_that_does_not_take_the_number_of_students():
+    class Two(DMLDistiller):
+        def __init__(self, num_classes=10):
+            super().__init__()
+
+    with pytest.raises(TypeError, match='Two does not take num_students: let its __init__ have'):
+        arguments_of_distiller(Two, dict(type=Two), [])

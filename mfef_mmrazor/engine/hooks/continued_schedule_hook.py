@@ -35,8 +35,8 @@ TIMES = (
 class ContinuedScheduleHook(Hook):
     """Chooses the schedules of a run that is resumed with another length than it was planned for.
 
-    mmengine takes them from the checkpoint, whatever the config says by now. Nothing is done where
-    the length is the same, and ``'keep'`` only says in the log what will happen.
+    mmengine takes them from the checkpoint, whatever the config says by now. Where the length is
+    the same, only ``'config'`` does anything; ``'keep'`` only says in the log what will happen.
 
     Args:
         how: Which schedules to use. ``'keep'``: those that the run was started with. ``'config'``:
@@ -77,7 +77,9 @@ class ContinuedScheduleHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Make the schedules new, if they are not to be kept."""
-        if not self.planned or self.planned == runner.max_iters or not runner.param_schedulers:
+        if not self.planned or not runner.param_schedulers:
+            return
+        if self.planned == runner.max_iters and self.how != 'config':
             return
         done = runner.iter if self.how == 'restart' else 0
         if self.how == 'config':
