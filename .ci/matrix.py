@@ -19,7 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / '.matrix'
-TESTS = 'tests/test_compat.py tests/test_run.py tests/models tests/apis/test_train.py'
+TESTS = (
+    'tests/test_compat.py tests/test_fast_mmengine.py tests/test_run.py tests/models '
+    'tests/apis/test_train.py'
+)
 NEWEST = 'torch torchvision'
 
 # name: Python, then what pip installs, step by step

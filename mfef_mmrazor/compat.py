@@ -5,8 +5,6 @@ Each function repairs one break, and does nothing where that break is not.
 
 import functools
 import importlib
-import io
-import itertools
 import logging
 import os
 import pickle
@@ -59,9 +57,10 @@ def apply() -> None:
     read_urls_safely()
     replace_pkg_resources()
     announce_configs()
-    format_configs_once()
-    collect_arrays()
-    append_to_logs_in_place()
+
+    from . import fast_mmengine  # mmengine must be there first
+
+    fast_mmengine.apply()
 
 
 def import_mmrazor() -> None:
@@ -369,101 +368,6 @@ def announce_configs() -> None:
         return path, None if scope == name else scope
 
     Config._get_cfg_path = staticmethod(locate_without_scope)
-
-
-def format_configs_once() -> None:
-    """Let mmengine format the text of a config once.
-
-    It does so four times before the first iteration and again for every checkpoint, which took more
-    of a short run than its training.
-    """
-    config: Any = importlib.import_module('mmengine.config.config')
-    if not hasattr(config, 'FormatCode') or hasattr(config.FormatCode, 'formatted'):
-        return
-
-    def format_code(text: str, **options: Any) -> Any:
-        if text not in formatted:
-            formatted.clear()  # a run has one config
-            formatted[text] = format_anew(text, **options)
-        return formatted[text]
-
-    format_anew: Any = config.FormatCode
-    formatted: dict[str, Any] = {}
-    format_code.formatted = formatted  # type: ignore
-    config.FormatCode = format_code
-
-
-def collect_arrays() -> None:
-    """Let mmengine bring the results of several processes together as NumPy arrays.
-
-    It pickles the scores of each image as a tensor, which keeps the memory of its whole batch. With
-    seven predictors and 10,000 images this took a minute.
-    """
-    import torch
-    from mmengine import dist
-
-    metric: Any = importlib.import_module('mmengine.evaluator.metric')
-
-    class Pickler(pickle.Pickler):
-        def reducer_override(self, value: Any) -> Any:
-            if type(value) is not torch.Tensor:
-                return NotImplemented
-            try:
-                return torch.from_numpy, (value.numpy(),)
-            except (TypeError, RuntimeError):  # bf16, on a GPU
-                return NotImplemented
-
-    def collect_results(
-        results: list[Any], size: int, device: str = 'cpu', tmpdir: str | None = None
-    ) -> list[Any] | None:
-        """As mmengine's of this name: those of all processes in the main one, else None."""
-        if dist.get_world_size() == 1:
-            return results[:size]
-        packed = io.BytesIO()
-        Pickler(packed).dump(results)
-        parts = dist.collect_results([packed.getvalue()], dist.get_world_size(), device, tmpdir)
-        if parts is None:
-            return None
-        in_turn = itertools.zip_longest(*map(pickle.loads, parts))
-        return [one for turn in in_turn for one in turn if one is not None][:size]
-
-    metric.collect_results = collect_results
-
-
-def append_to_logs_in_place() -> None:
-    """Let a step add its losses to mmengine's log without copying the log.
-
-    mmengine copies each scalar's whole history at every step: after 250,000 steps this took 10 ms a
-    step. Here a history is the used part of an array that grows by doubling.
-    """
-    import numpy as np
-    from mmengine.logging import HistoryBuffer
-
-    def appended(history: Any, value: float) -> Any:
-        if history.dtype != np.float64:
-            return np.append(history, value)
-        store, first = history, 0
-        if history.base is not None:
-            store = history.base
-            first = (history.ctypes.data - store.ctypes.data) // history.itemsize
-        end = first + len(history)
-        if end == len(store):
-            store = np.empty(2 * len(history) + 16)
-            store[: len(history)] = history
-            first, end = 0, len(history)
-        store[end] = value
-        return store[first : end + 1]
-
-    def update(self: Any, log_val: float, count: int = 1) -> None:
-        """As mmengine's of this name."""
-        if not (isinstance(log_val, (int, float)) and isinstance(count, (int, float))):
-            raise TypeError(
-                f'expected a number and how many it stands for, got {log_val!r} and {count!r}'
-            )
-        self._log_history = appended(self._log_history, log_val)[-self.max_length :]
-        self._count_history = appended(self._count_history, count)[-self.max_length :]
-
-    HistoryBuffer.update = update
 
 
 def init_cpu_processes(launcher: str = 'pytorch') -> None:

@@ -19,6 +19,7 @@ from .comparison import (
     read_comparison,
     read_config,
     read_sweep,
+    run_folder,
     stored_config,
     write_comparison,
     write_config,
@@ -236,9 +237,10 @@ def check_unchanged(configs: Configs, work_dir: Path) -> None:
                 if not (key in FROM_STUDENTS and NOT_SET in (a, b))
             ]
             if keys:
+                runs = run_folder(work_dir, entry.name, 0).parent
                 raise ValueError(
                     f'{work_dir} has runs of another {entry.name}: '
                     + ', '.join(f'{key} was {a!r}, is {b!r}' for key, a, b in keys[:4])
                     + '. Choose another work dir; or, to train this one anew, delete '
-                    f'{config_file(work_dir, entry.name)} and {work_dir / "runs" / entry.name}'
+                    f'{config_file(work_dir, entry.name)} and {runs}'
                 )

@@ -20,6 +20,9 @@ from .completion import complete_loops, duplicate_keys, is_called
 from .config_keys import KNOWN_KEYS, check_keys
 from .shipped_configs import successor
 
+READ_KEYS = KNOWN_KEYS | {'data_hint'}
+"""All that is read at the top level of a config."""
+
 
 def load_config(
     config: str | Path,
@@ -154,7 +157,7 @@ def warn_of_variables(path: Path) -> None:
     }
     names = (node for node in ast.walk(file) if isinstance(node, ast.Name))
     read_here = {node.id for node in names if isinstance(node.ctx, ast.Load)}
-    unread = sorted(set_here - read_here - KNOWN_KEYS - {'_base_', 'data_hint'})
+    unread = sorted(set_here - read_here - READ_KEYS - {'_base_'})
     if '_base_' in set_here and unread:
         print_log(
             f'{path}: nothing in it reads {", ".join(unread)}. To set a variable that a base has '
@@ -166,20 +169,19 @@ def warn_of_variables(path: Path) -> None:
 
 def check_options(options: dict[str, Any], cfg: Config) -> None:
     """Raise a ``KeyError`` for a ``--cfg-options`` key that has no effect."""
-    known = KNOWN_KEYS | {'data_hint'}
     used = {'cfg', 'vis_backends', *({'data_preprocessor'} & set(cfg.get('model') or {}))}
-    parts = ', '.join(sorted(known & set(cfg) - used))
+    parts = ', '.join(sorted(READ_KEYS & set(cfg) - used))
     for option in options:
         part = option.split('.')[0]
-        if part in (set(cfg) - known) | used:
+        if part in (set(cfg) - READ_KEYS) | used:
             raise KeyError(
                 f'option {option!r} would change nothing: the config has used its variable '
                 f'{part!r} already. Set what it was used for, in one of {parts}'
             )
-        if part not in known:
+        if part not in READ_KEYS:
             raise KeyError(
-                f'option {option!r} belongs to no part of the config{nearest(option, known)}; its '
-                f'parts are {parts}'
+                f'option {option!r} belongs to no part of the config'
+                f'{nearest(option, READ_KEYS)}; its parts are {parts}'
             )
 
 

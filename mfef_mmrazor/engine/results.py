@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .checkpoint_files import write_atomically
+from .checkpoint_files import POINTER, write_atomically
 from .loss_terms import Shares
 
 if TYPE_CHECKING:  # slow to import, and few need it
@@ -238,7 +238,7 @@ def deployed_size(network: nn.Module, inputs: Tensor) -> dict[str, int]:
 
 def put_aside(work_dir: Path) -> None:
     """Move what an earlier run has left in a work dir into a folder ``earlier_<n>`` there."""
-    names = ('results.json', 'curves.png', 'last_checkpoint', *CHECKPOINTS)
+    names = ('results.json', 'curves.png', POINTER, *CHECKPOINTS)
     found = [path for name in names for path in work_dir.glob(name)]
     if not found:
         return

@@ -67,7 +67,7 @@ def test_frozen_weights_have_no_part_in_a_gradient(model):
 
 def test_equal_students_are_left_for_the_model_itself_to_announce(model, log):
     twins = copy.deepcopy(model)
-    twins.looked_for_twins = False
+    twins.first_step_checked = False
     twins.students[1].load_state_dict(twins.students[0].state_dict())
     measure(twins, batch())
     assert not any('have the same weights' in line for line in log)

@@ -74,7 +74,6 @@ def _check_classes(dataset: Any, expected: int | None) -> None:
             f'train_dataloader.dataset has {found} classes, but num_classes={expected} in the head '
             'of the network; set it to the number of classes'
         )
-
     if expected and 1 < found < expected:
         print_log(
             f'train_dataloader.dataset has {found} classes, but num_classes={expected} in the head '

@@ -86,7 +86,7 @@ def measure(
         data_batch: As it comes from the data loader.
     """
     model = copy.deepcopy(model)
-    model.looked_for_twins = True  # the model itself will, and says so once
+    model.first_step_checked = True  # the model itself will, and says so once
     model.zero_grad()
     with torch.enable_grad():
         losses = model.loss(**model.data_preprocessor(data_batch, True))

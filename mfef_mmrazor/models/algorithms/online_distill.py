@@ -143,7 +143,7 @@ class OnlineDistill(BaseAlgorithm):
         self.distiller = self._build_distiller(distiller)
         self._check_classes()
         self.distillation_stopped = False  # set by mmrazor's StopDistillHook
-        self.looked_for_twins = False
+        self.first_step_checked = False
 
     @property
     def students(self) -> list[BaseModel]:
@@ -181,10 +181,10 @@ class OnlineDistill(BaseAlgorithm):
         Or for a list of batches, other views of the same images: one per student, and those that
         the method wants for itself.
         """
-        first = not self.looked_for_twins
+        first = not self.first_step_checked
         if first and not isinstance(inputs, list):
             warn_of_twins([self.student_weights(i) for i in range(len(self.students))])
-        self.looked_for_twins = True
+        self.first_step_checked = True
         self.distiller.check_updates(self.students)
         self.distiller.before_step(self.students)
         student_losses, records = self._run_students(inputs, data_samples, mode='loss')

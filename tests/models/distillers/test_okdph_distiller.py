@@ -251,7 +251,7 @@ def test_students_that_no_view_tells_apart_are_announced(log):
     model.loss(images[0], SAMPLES)
     assert sum(twins in line for line in log) == 1
     log.clear()
-    model.looked_for_twins = False
+    model.first_step_checked = False
     model.loss(images, SAMPLES)  # each sees a view of its own
     assert not any(twins in line for line in log)
 
